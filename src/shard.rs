@@ -1,0 +1,89 @@
+//! Where containers lie: a directory today; a bucket or a node later.
+//!
+//! Guarantees (the contract suite in `tests/it/shard.rs` runs on every implementation): what
+//! [`Appender::sync`] confirmed stays, across crashes; a read gives the whole range or an error.
+//! Relies on: one writer per volume. Does not: know what a container holds.
+
+mod local;
+mod memory;
+
+pub use local::LocalShard;
+pub use memory::MemoryShard;
+
+use crate::error::Result;
+use crate::types::ContainerId;
+
+/// Room on a shard, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Capacity of the file system below.
+    pub total_bytes: u64,
+    /// What we may still write.
+    pub free_bytes: u64,
+}
+
+/// A place for containers.
+pub trait Shard: Send + Sync {
+    /// Makes a new, empty container.
+    ///
+    /// # Errors
+    /// `Exists` if the container is there already (it is untouched); `NoSpace`; `Io`.
+    fn create(&self, id: ContainerId) -> Result<Box<dyn Appender>>;
+
+    /// Opens a container to append after its first `len` bytes; what lies behind them is cut off.
+    ///
+    /// # Errors
+    /// `NotFound`; `Corrupt` if the container is shorter than `len`; `Io`.
+    fn reopen(&self, id: ContainerId, len: u64) -> Result<Box<dyn Appender>>;
+
+    /// Fills `buf` from `offset`.
+    ///
+    /// # Errors
+    /// `NotFound`; `Corrupt` if the container ends before `offset + buf.len()`; `Io`.
+    fn read_at(&self, id: ContainerId, offset: u64, buf: &mut [u8]) -> Result<()>;
+
+    /// Bytes of a container.
+    ///
+    /// # Errors
+    /// `NotFound`; `Io`.
+    fn len(&self, id: ContainerId) -> Result<u64>;
+
+    /// Removes a container; a missing one is no error.
+    ///
+    /// # Errors
+    /// `Io`.
+    fn delete(&self, id: ContainerId) -> Result<()>;
+
+    /// All containers, in rising order. Foreign files are ignored.
+    ///
+    /// # Errors
+    /// `Io`.
+    fn list(&self) -> Result<Vec<ContainerId>>;
+
+    /// Room that is left.
+    ///
+    /// # Errors
+    /// `Io`.
+    fn space(&self) -> Result<Space>;
+
+    /// Where it is, for messages.
+    fn place(&self) -> String;
+}
+
+/// The writing end of one container.
+pub trait Appender: Send {
+    /// Appends the parts, joined; returns the offset of the first byte.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`; the container may then hold a part of the bytes beyond [`Appender::len`].
+    fn append(&mut self, parts: &[&[u8]]) -> Result<u64>;
+
+    /// Bytes appended so far.
+    fn len(&self) -> u64;
+
+    /// Makes all that was appended durable, and the container's name with it.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`; after an error nothing since the last success may be relied on.
+    fn sync(&mut self) -> Result<()>;
+}
