@@ -7,6 +7,8 @@
 
 mod memory;
 mod rocks;
+#[cfg(test)]
+mod tests;
 
 pub use memory::MemoryKv;
 pub use rocks::{RocksKv, RocksOptions};
