@@ -1,0 +1,8 @@
+//! StrataFS: a writable FUSE filesystem that stores every distinct piece of data once.
+
+pub mod config;
+pub mod env;
+pub mod error;
+pub mod limits;
+pub mod stats;
+pub mod types;
