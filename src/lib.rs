@@ -1,5 +1,6 @@
 //! StrataFS: a writable FUSE filesystem that stores every distinct piece of data once.
 
+pub mod classify;
 pub mod config;
 pub mod env;
 pub mod error;
