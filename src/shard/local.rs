@@ -204,10 +204,15 @@ impl Shard for LocalShard {
 
     fn read_at(&self, id: ContainerId, offset: u64, buf: &mut [u8]) -> Result<()> {
         let file = self.reader(id)?;
+        let end = offset.saturating_add(buf.len() as u64);
+        if i64::try_from(end).is_err() {
+            // Beyond what the system can express, and so beyond any container.
+            return Err(super::too_short(id, &self.place(), self.len(id)?, end));
+        }
         file.read_exact_at(buf, offset).map_err(|e| match e.kind() {
             ErrorKind::UnexpectedEof => {
                 let have = file.metadata().map_or(0, |m| m.len());
-                super::too_short(id, &self.place(), have, offset.saturating_add(buf.len() as u64))
+                super::too_short(id, &self.place(), have, end)
             }
             _ => self.failed("read", id, e),
         })
