@@ -1,0 +1,13 @@
+//! The built program, mounted: what people do with it.
+
+mod commands;
+mod copying;
+mod daily;
+mod ends;
+mod git;
+mod helper;
+mod load;
+mod rsync;
+mod snapdir;
+mod sqlite;
+mod tree;

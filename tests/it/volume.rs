@@ -1,0 +1,10 @@
+//! Sentences of the design, held by counters: no test here looks at a clock.
+
+mod bytes;
+mod classes;
+mod dedup;
+mod gc;
+mod instants;
+mod opening;
+mod removal;
+mod room;

@@ -1,0 +1,131 @@
+//! Full disks: what was accepted is kept, and there is a way out.
+
+use stratafs::error::Error;
+use stratafs::gc;
+use stratafs::types::{At, FileKind};
+
+use crate::testkit::{MIB, NO_BACKGROUND_COMMITS, SmallDisk, TestVolume, errno, random_bytes};
+
+const ENOSPC: i32 = 28;
+const EROFS: i32 = 30;
+
+/// Writes files of 1 MiB until one is refused; returns how many were accepted and why no more.
+fn fill_up(t: &TestVolume, commit_every: u64) -> (u64, Error) {
+    for number in 0..1000 {
+        if let Err(error) = t.try_write_file(&format!("/{number}.bin"), &random_bytes(number, MIB))
+        {
+            return (number, error);
+        }
+        if commit_every > 0 && number % commit_every == commit_every - 1 {
+            t.commit().unwrap();
+        }
+    }
+    panic!("a small disk holds everything");
+}
+
+#[test]
+fn a_full_disk_keeps_what_was_accepted() {
+    for commit_every in [0, 1, 10] {
+        let disk = SmallDisk::new(96);
+        let mut t = TestVolume::in_dir(&disk.join("volume"), NO_BACKGROUND_COMMITS);
+
+        let (accepted, error) = fill_up(&t, commit_every);
+
+        assert_eq!(error.errno(), ENOSPC, "{error}");
+        let text = error.to_string();
+        assert!(text.starts_with("No space left on ") && text.contains("gc"), "{text}");
+        assert!(accepted > 40, "only {accepted} MiB fit on 96");
+        t.commit().unwrap();
+        t.crash();
+        for number in 0..accepted {
+            t.assert_content(&format!("/{number}.bin"), &random_bytes(number, MIB));
+        }
+        t.assert_sound();
+    }
+}
+
+#[test]
+fn a_full_volume_can_be_emptied_and_used_again() {
+    let disk = SmallDisk::new(160);
+    let mut t = TestVolume::in_dir(&disk.join("volume"), NO_BACKGROUND_COMMITS);
+    let (accepted, _) = fill_up(&t, 10);
+    t.snapshot_delete(b"none").unwrap_err();
+    assert_eq!(errno(&t.try_write_file("/more", &[1; 100])), Some(ENOSPC));
+    for number in 0..accepted {
+        t.remove(&format!("/{number}.bin"));
+    }
+    t.reopen();
+    let report = gc::run(&t).unwrap();
+    assert!(report.freed_bytes >= 60 * MIB as u64, "{report:#?}");
+    t.write_file("/again.bin", &random_bytes(5000, 20 * MIB));
+    t.reopen();
+    t.assert_content("/again.bin", &random_bytes(5000, 20 * MIB));
+    t.assert_sound();
+}
+
+/// Somebody else takes even the reserve. Nothing is pretended: the commit fails or waits, and after
+/// making room everything that was committed is there.
+#[test]
+fn a_disk_filled_by_somebody_else_loses_nothing_committed() {
+    let disk = SmallDisk::new(64);
+    let mut t = TestVolume::in_dir(&disk.join("volume"), NO_BACKGROUND_COMMITS);
+    t.write_file("/safe.bin", &random_bytes(1, 4 * MIB));
+    t.commit().unwrap();
+    t.write_file("/late.bin", &random_bytes(2, 4 * MIB));
+    let filler = disk.fill();
+
+    let committed = t.commit();
+
+    assert!(committed.is_err(), "4 MiB were made durable on a full disk");
+    assert!(matches!(errno(&committed), Some(ENOSPC | EROFS)), "{committed:?}");
+    t.assert_content("/safe.bin", &random_bytes(1, 4 * MIB));
+    std::fs::remove_file(filler).unwrap();
+    t.crash();
+    t.assert_content("/safe.bin", &random_bytes(1, 4 * MIB));
+    t.write_file("/after.bin", &random_bytes(3, 4 * MIB));
+    t.assert_sound();
+}
+
+/// Content that is known needs no room for data.
+#[test]
+fn statfs_tells_what_is_left() {
+    let disk = SmallDisk::new(96);
+    let t = TestVolume::in_dir(&disk.join("volume"), NO_BACKGROUND_COMMITS);
+    let before = t.space().unwrap();
+    assert!(before.free_bytes <= before.total_bytes && before.total_bytes <= 96 * MIB as u64);
+    t.write_file("/a.bin", &random_bytes(1, 20 * MIB));
+    t.commit().unwrap();
+    let after = t.space().unwrap();
+    assert!(before.free_bytes - after.free_bytes >= 20 * MIB as u64);
+    assert_eq!(after.inodes_used, before.inodes_used + 1);
+}
+
+/// The database itself meets the full disk: writing stops, reading goes on, opening again heals.
+#[test]
+fn a_failed_commit_stops_all_writing_until_the_volume_is_opened_again() {
+    let disk = SmallDisk::new(64);
+    let mut t = TestVolume::in_dir(&disk.join("volume"), NO_BACKGROUND_COMMITS);
+    t.write_file("/safe.bin", &random_bytes(1, MIB));
+    t.commit().unwrap();
+    let target = "t".repeat(4000);
+    for number in 0..3000 {
+        t.make_kind(&format!("/{number}"), FileKind::Symlink, &target);
+    }
+    let filler = disk.fill();
+
+    let error = t.commit().unwrap_err();
+
+    assert!(matches!(error, Error::Poisoned { .. }), "{error}");
+    assert!(error.to_string().contains("mount again"), "{error}");
+    assert_eq!(errno(&t.try_write_file("/more", b"x")), Some(EROFS));
+    assert_eq!(errno(&t.snapshot_create(b"s")), Some(EROFS));
+    assert!(t.status().unwrap().poisoned.is_some());
+    t.assert_content("/safe.bin", &random_bytes(1, MIB));
+    std::fs::remove_file(filler).unwrap();
+    assert!(matches!(t.commit(), Err(Error::Poisoned { .. })), "it came back by itself");
+    t.crash();
+    t.assert_content("/safe.bin", &random_bytes(1, MIB));
+    assert!(t.resolve(At::Live, b"/0").is_err(), "the failed commit is there");
+    t.write_file("/more", b"x");
+    t.assert_sound();
+}
