@@ -23,7 +23,7 @@ pub(super) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -92,10 +92,13 @@ impl Table {
                 if !line.is_empty() {
                     line.push_str("  ");
                 }
-                line += &match align {
-                    Align::Left => format!("{cell:<width$}"),
-                    Align::Right => format!("{cell:>width$}"),
+                let padding = " ".repeat(width.saturating_sub(cell.chars().count()));
+                let (first, second) = match align {
+                    Align::Left => (cell, &padding),
+                    Align::Right => (&padding, cell),
                 };
+                line.push_str(first);
+                line.push_str(second);
             }
             text += line.trim_end();
             text.push('\n');

@@ -90,9 +90,10 @@ pub(super) fn check(path: &Path, volume: &Path, nonempty: bool) -> Result<PathBu
         }
         Place::Dead(path) => return Err(dead(&path)),
     }
-    let path = fs::canonicalize(path).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => mount_error(path, "does not exist; make it with mkdir"),
-        _ => mount_error(path, &format!("is not usable: {e}")),
+    let path = absolute(path);
+    let path = fs::canonicalize(&path).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => mount_error(&path, "does not exist; make it with mkdir"),
+        _ => mount_error(&path, &format!("is not usable: {e}")),
     })?;
     let mut entries = fs::read_dir(&path).map_err(|e| match e.kind() {
         io::ErrorKind::NotADirectory => mount_error(&path, "is not a directory"),

@@ -421,7 +421,7 @@ mod tests {
         ];
         for request in all {
             let line = encode_request(&request).unwrap();
-            assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1);
+            assert_eq!(line.split(|b| *b == b'\n').count(), 2);
             assert_eq!(decode_request(&line).unwrap(), request);
         }
     }
@@ -451,7 +451,7 @@ mod tests {
         let line = encode_reply(Reply::of(Err(error))).unwrap();
         match decode_reply(&line).unwrap() {
             Reply::Failed { what, code } => {
-                assert_eq!((what.as_str(), code), ("No volume here", 3))
+                assert_eq!((what.as_str(), code), ("No volume here", 3));
             }
             other => panic!("{other:?}"),
         }
