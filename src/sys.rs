@@ -1,0 +1,6 @@
+//! System calls: the only room with `unsafe` and, besides the errno table, the only one with `libc`.
+//!
+//! Every call is wrapped in a safe function that returns `io::Result`. Does not: decide anything.
+
+pub mod abi;
+pub mod mount;
