@@ -72,6 +72,9 @@ pub enum Error {
         /// What is read-only.
         what: String,
     },
+    /// A link or rename between the live tree and a snapshot, or between two snapshots.
+    #[error("Source and target are in different trees")]
+    CrossDevice,
     /// No such extended attribute.
     #[error("No such attribute")]
     NoAttribute,
@@ -233,6 +236,7 @@ impl Error {
             Self::Unsupported { .. } => libc::EOPNOTSUPP,
             Self::NotPermitted { .. } => libc::EPERM,
             Self::ReadOnly { .. } | Self::Poisoned { .. } => libc::EROFS,
+            Self::CrossDevice => libc::EXDEV,
             Self::NoAttribute => libc::ENODATA,
             Self::Range => libc::ERANGE,
             Self::TooLarge => libc::E2BIG,

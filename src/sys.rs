@@ -1,6 +1,7 @@
-//! The operating system below std: the only home of `unsafe`.
+//! System calls: the only room with `unsafe` and, besides the errno table, the only one with `libc`.
 //!
-//! Guarantees: every function here is safe to call. Does not: know volumes.
+//! Every call is wrapped in a safe function that returns `io::Result`. Does not: decide anything.
 
+pub mod abi;
 pub mod mount;
 pub mod process;
