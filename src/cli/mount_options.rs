@@ -1,15 +1,10 @@
 //! The `-o` options of `mount`.
 
 use std::ffi::OsString;
-use std::thread;
 
 use crate::error::{Error, Result};
 
-/// Fewest threads by default: with two, one request is taken while another is answered.
-const THREADS_DEFAULT_MIN: usize = 2;
-/// Most threads by default: each keeps a 16 MiB request buffer reserved.
-const THREADS_DEFAULT_MAX: usize = 8;
-/// Most threads one may ask for.
+/// Most threads one may ask for: each keeps a 16 MiB request buffer reserved.
 const THREADS_MAX: usize = 64;
 
 /// Options that mount(8) and fstab carry for others, or that say what is so anyway.
@@ -53,13 +48,13 @@ pub(super) struct Choices {
     pub(super) suid: bool,
     pub(super) nonempty: bool,
     pub(super) snapdir_visible: bool,
+    /// 0: as many as `fuse` thinks right.
     pub(super) threads: usize,
 }
 
 impl Choices {
     /// The defaults: of a backup target for root, of a private mount for others.
     pub(super) fn defaults(root: bool) -> Self {
-        let cpus = thread::available_parallelism().map_or(THREADS_DEFAULT_MIN, usize::from);
         Self {
             read_only: false,
             allow_other: root,
@@ -68,7 +63,7 @@ impl Choices {
             suid: root,
             nonempty: false,
             snapdir_visible: false,
-            threads: cpus.clamp(THREADS_DEFAULT_MIN, THREADS_DEFAULT_MAX),
+            threads: 0,
         }
     }
 
@@ -156,7 +151,6 @@ mod tests {
         assert!(root.allow_other && root.default_permissions && root.dev && root.suid);
         let other = Choices::defaults(false);
         assert!(!other.allow_other && other.default_permissions && !other.dev && !other.suid);
-        assert!((1..=THREADS_MAX).contains(&other.threads));
     }
 
     #[test]

@@ -7,21 +7,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::Duration;
 
 use super::mount_options::Choices;
-use super::mountpoint::{apart, busy, check, check_fuse, volume_dir};
+use super::mountpoint::{apart, busy, volume_dir};
 use crate::control::{Ending, MountedInfo, MountedVolume, Server};
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::fuse::{MountOptions, Mounted, mount};
+use crate::fuse::{MountOptions, Mounted, check, mount};
 use crate::sys::process::{Signal, Signals, bound_malloc};
 use crate::vfs::{Vfs, VfsOptions};
 use crate::volume::{OpenOptions, Volume};
 
-/// A signal to end is patient with files that are just being closed for 20 × 100 ms.
-const SIGNAL_TRIES: u32 = 20;
-const SIGNAL_PAUSE: Duration = Duration::from_millis(100);
+/// A signal to end is patient with files that are just being closed; each try waits a second.
+const SIGNAL_TRIES: u32 = 3;
 
 /// What to mount, where and how.
 pub(super) struct Job {
@@ -56,8 +54,9 @@ pub(super) fn run(job: &Job, watch: &mut dyn Watch) -> Result<()> {
         .map_err(|e| Error::io("block signals in", Path::new("this process"), e))?;
     bound_malloc();
     let dir = volume_dir(&job.volume)?;
-    let mountpoint = check(&job.mountpoint, &dir, job.choices.nonempty)?;
-    check_fuse(Path::new("/dev/fuse"))?;
+    let mut mount_options = mount_options(job, &dir);
+    mount_options.mountpoint = check(&mount_options, &dir)?;
+    let mountpoint = &mount_options.mountpoint;
     let options = OpenOptions {
         env: Env::system(),
         purpose: format!("mounted on {}", mountpoint.display()),
@@ -70,7 +69,7 @@ pub(super) fn run(job: &Job, watch: &mut dyn Watch) -> Result<()> {
         // Nothing may keep the directory busy that the user happened to stand in.
         let _ = std::env::set_current_dir("/");
     }
-    match start(job, &volume, &mountpoint) {
+    match start(&volume, &mount_options, job.choices.snapdir_visible) {
         Ok(live) => live.serve(&volume, signals, job.background, watch),
         Err(error) => {
             log::error!("Mount failed error={error}");
@@ -89,30 +88,32 @@ struct Live {
     ending: Arc<Ending>,
 }
 
-fn start(job: &Job, volume: &Arc<Volume>, mountpoint: &Path) -> Result<Live> {
-    for shard in volume.shard_list()? {
-        apart(mountpoint, Path::new(&shard.path), "the shard directory")?;
-    }
+fn mount_options(job: &Job, dir: &Path) -> MountOptions {
     let choices = &job.choices;
-    let options = MountOptions {
-        mountpoint: mountpoint.to_owned(),
-        // A comma would begin another mount option.
-        fs_name: volume.dir().to_string_lossy().replace(',', "_"),
+    MountOptions {
+        mountpoint: job.mountpoint.clone(),
+        fs_name: dir.to_string_lossy().into_owned(),
         allow_other: choices.allow_other,
         default_permissions: choices.default_permissions,
         dev: choices.dev,
         suid: choices.suid,
         read_only: choices.read_only,
         nonempty: choices.nonempty,
-        snapdir_visible: choices.snapdir_visible,
         threads: choices.threads,
-    };
-    let vfs_options =
-        VfsOptions { snapdir_visible: choices.snapdir_visible, read_only: choices.read_only };
-    let mounted = Arc::new(mount(Vfs::new(Arc::clone(volume), vfs_options), &options)?);
+    }
+}
+
+fn start(volume: &Arc<Volume>, options: &MountOptions, snapdir_visible: bool) -> Result<Live> {
+    let mountpoint = &options.mountpoint;
+    for shard in volume.shard_list()? {
+        apart(mountpoint, Path::new(&shard.path), "the shard directory")?;
+    }
+    let vfs_options = VfsOptions { snapdir_visible, read_only: options.read_only };
+    let vfs = Arc::new(Vfs::new(Arc::clone(volume), vfs_options));
+    let mounted = Arc::new(mount(&vfs, options)?);
     let ending = Arc::new(Ending::default());
     let info = MountedInfo {
-        mountpoint: mountpoint.to_owned(),
+        mountpoint: mountpoint.clone(),
         unmount: unmounter(&mounted, mountpoint),
         ending: Arc::clone(&ending),
     };
@@ -235,7 +236,7 @@ fn wait_for_end(events: &Receiver<Event>, mounted: &Mounted, volume: &Volume) ->
 fn unmount_patiently(mounted: &Mounted) {
     for _ in 0..SIGNAL_TRIES {
         match mounted.unmount(false) {
-            Err(Error::Busy { .. }) => thread::sleep(SIGNAL_PAUSE),
+            Err(Error::Busy { .. }) => {}
             Err(error) => {
                 log::warn!("Unmount failed, detaching error={error}");
                 break;

@@ -1,8 +1,7 @@
-//! Mountpoints: which volume lies behind one, whether one can be used, and who uses it.
+//! Mountpoints: which volume lies behind one, and who uses it. Whether one is usable, `fuse` says.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -75,38 +74,6 @@ pub(super) fn absolute(path: &Path) -> PathBuf {
     }
 }
 
-/// Checks that a volume can be mounted on `path`, before anything is touched; returns it absolute.
-///
-/// # Errors
-/// `Mount` that says what is wrong and what to do.
-pub(super) fn check(path: &Path, volume: &Path, nonempty: bool) -> Result<PathBuf> {
-    match place(path)? {
-        Place::Directory(_) => {}
-        Place::Mounted(dir) => {
-            let volume = dir.display();
-            return Err(Error::Busy {
-                what: format!("Volume {volume} is mounted on {} already", path.display()),
-            });
-        }
-        Place::Dead(path) => return Err(dead(&path)),
-    }
-    let path = absolute(path);
-    let path = fs::canonicalize(&path).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => mount_error(&path, "does not exist; make it with mkdir"),
-        _ => mount_error(&path, &format!("is not usable: {e}")),
-    })?;
-    let mut entries = fs::read_dir(&path).map_err(|e| match e.kind() {
-        io::ErrorKind::NotADirectory => mount_error(&path, "is not a directory"),
-        _ => mount_error(&path, &format!("is not usable: {e}")),
-    })?;
-    apart(&path, volume, "the volume directory")?;
-    if !nonempty && entries.next().is_some() {
-        let what = "is not empty; take another one, or add -o nonempty to hide what is in it";
-        return Err(mount_error(&path, what));
-    }
-    Ok(path)
-}
-
 /// Checks that a mount on `mountpoint` would neither lie in `dir` nor hide it.
 ///
 /// # Errors
@@ -119,23 +86,6 @@ pub(super) fn apart(mountpoint: &Path, dir: &Path, what: &str) -> Result<()> {
         return Err(mount_error(mountpoint, &format!("would hide {what} {}", dir.display())));
     }
     Ok(())
-}
-
-/// Checks that the kernel offers FUSE.
-///
-/// # Errors
-/// `Mount` with the way to get it.
-pub(super) fn check_fuse(device: &Path) -> Result<()> {
-    if device.exists() {
-        return Ok(());
-    }
-    Err(Error::Mount {
-        what: format!(
-            "There is no {}; load the module with modprobe fuse, or let the container have it \
-             (--device /dev/fuse --cap-add SYS_ADMIN)",
-            device.display()
-        ),
-    })
 }
 
 /// The answer when `mountpoint` is in use: by whom, and what to do.
@@ -200,28 +150,13 @@ mod tests {
     }
 
     #[test]
-    fn unusable_mountpoints_are_refused_with_the_reason() {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = fs::canonicalize(dir.path()).unwrap();
-        let volume = dir.join("volume");
-        fs::create_dir_all(volume.join("inside")).unwrap();
-        fs::create_dir_all(dir.join("full/deeper")).unwrap();
-        fs::create_dir(dir.join("empty")).unwrap();
-        fs::write(dir.join("file"), b"").unwrap();
-        let refused = |path: &Path, nonempty| {
-            let error = check(path, &volume, nonempty).unwrap_err();
-            assert_eq!(error.exit_code(), 7);
-            error.to_string()
-        };
-        assert!(refused(&dir.join("missing"), false).contains("does not exist"));
-        assert!(refused(&dir.join("file"), false).contains("not a directory"));
-        assert!(refused(&dir.join("full"), false).contains("not empty"));
-        assert!(refused(&volume.join("inside"), false).contains("inside the volume directory"));
-        assert!(refused(&volume, true).contains("inside the volume directory"));
-        assert!(refused(&dir, true).contains("would hide"));
-        assert_eq!(check(&dir.join("empty"), &volume, false).unwrap(), dir.join("empty"));
-        assert_eq!(check(&dir.join("full"), &volume, true).unwrap(), dir.join("full"));
-        assert_eq!(check_fuse(&dir.join("fuse")).unwrap_err().exit_code(), 7);
+    fn a_mountpoint_and_a_shard_lie_apart() {
+        let apart = |dir| apart(Path::new("/mnt/a"), Path::new(dir), "the shard directory");
+        assert!(apart("/mnt/ab").is_ok() && apart("/srv").is_ok());
+        assert!(apart("/mnt").unwrap_err().to_string().contains("is inside"));
+        assert!(apart("/mnt/a").unwrap_err().to_string().contains("is inside"));
+        let error = apart("/mnt/a/b").unwrap_err();
+        assert!(error.to_string().contains("would hide") && error.exit_code() == 7);
     }
 
     #[test]
