@@ -229,7 +229,9 @@ fn in_snapshot(path: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 fn class_info(class: &ClassSpec) -> ClassInfo {
-    let fallback = class.fallback.iter().map(|shard| format!("{shard} (fallback)"));
+    let is_listed = |shard: &&String| class.shards.iter().any(|(name, _)| name == *shard);
+    let fallback = class.fallback.iter().filter(|shard| !is_listed(shard));
+    let fallback = fallback.map(|shard| format!("{shard} (fallback)"));
     let shards = match class.shards.as_slice() {
         [(only, _)] => vec![only.clone()],
         several => several.iter().map(|(name, weight)| format!("{name}:{weight}")).collect(),

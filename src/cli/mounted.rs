@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
 use super::mount_options::Choices;
-use super::mountpoint::{apart, busy, volume_dir};
-use crate::control::{Ending, MountedInfo, MountedVolume, Server};
+use super::mountpoint::{Place, apart, busy, dead, place, volume_dir};
+use crate::control::{Client, Ending, MountedInfo, MountedVolume, Request, Response, Server};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::fuse::{MountOptions, Mounted, check, mount};
@@ -54,6 +54,7 @@ pub(super) fn run(job: &Job, watch: &mut dyn Watch) -> Result<()> {
         .map_err(|e| Error::io("block signals in", Path::new("this process"), e))?;
     bound_malloc();
     let dir = volume_dir(&job.volume)?;
+    not_mounted_yet(&job.mountpoint)?;
     let mut mount_options = mount_options(job, &dir);
     mount_options.mountpoint = check(&mount_options, &dir)?;
     let mountpoint = &mount_options.mountpoint;
@@ -86,6 +87,22 @@ struct Live {
     mounted: Arc<Mounted>,
     server: Server,
     ending: Arc<Ending>,
+}
+
+/// Says which volume is on `mountpoint` already, and which process serves it, if one is.
+fn not_mounted_yet(mountpoint: &Path) -> Result<()> {
+    let dir = match place(mountpoint)? {
+        Place::Mounted(dir) => dir,
+        Place::Dead(mountpoint) => return Err(dead(&mountpoint)),
+        Place::Directory(_) => return Ok(()),
+    };
+    let client = Client::connect(&dir)?;
+    let by = match client.map(|client| client.call(&Request::Status, &mut |_| ())) {
+        Some(Ok(Response::Status(status))) => format!(" by process {}", status.pid),
+        _ => String::new(),
+    };
+    let (dir, mountpoint) = (dir.display(), mountpoint.display());
+    Err(Error::Busy { what: format!("Volume {dir} is mounted on {mountpoint} already{by}") })
 }
 
 fn mount_options(job: &Job, dir: &Path) -> MountOptions {

@@ -54,7 +54,8 @@ pub(super) fn volume_dir(path: &Path) -> Result<PathBuf> {
     }
 }
 
-fn dead(path: &Path) -> Error {
+/// The answer when `path` is mounted but nobody serves it.
+pub(super) fn dead(path: &Path) -> Error {
     mount_error(path, "is mounted, but its process is gone; run stratafs umount on it first")
 }
 

@@ -284,17 +284,20 @@ fn check(report: &CheckReport) -> String {
     for problem in &report.problems {
         let _ = writeln!(text, "{}", plain(problem));
     }
-    let verdict = match report.problems.len() {
+    let listed = u64::try_from(report.problems.len()).unwrap_or(u64::MAX);
+    let verdict = match listed.saturating_add(report.more_problems) {
         0 => "No problems".to_owned(),
         1 => "1 problem".to_owned(),
-        several => format!("{several} problems"),
+        several => format!("{} problems", count(several)),
     };
     let _ = writeln!(
         text,
-        "{verdict} in {} inodes, {} names, {} extents, {} chunks, {} containers; {} read",
+        "{verdict} in {} inodes, {} names, {} extents, {} old versions, {} chunks, {} containers; \
+         {} read",
         count(report.inodes),
         count(report.dirents),
         count(report.extents),
+        count(report.old_versions),
         count(report.chunks),
         count(report.containers),
         size(report.bytes_read)

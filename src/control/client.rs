@@ -86,8 +86,8 @@ impl Client {
 
     fn ended_early(&self, request: &Request) -> Error {
         Error::invalid(format!(
-            "The process that had {} mounted ended before it answered {}; the volume is as its \
-             last commit left it (see stratafs.log there)",
+            "The process that has {} mounted gave no answer to {}: it ended, or failed inside; \
+             stratafs.log there may say why",
             self.dir.display(),
             request.verb()
         ))

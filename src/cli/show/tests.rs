@@ -107,10 +107,12 @@ fn every_answer_has_a_document_that_is_an_object() {
         inodes: 1,
         dirents: 2,
         extents: 3,
+        old_versions: 0,
         chunks: 4,
         containers: 5,
         bytes_read: 6,
         problems: vec!["Extent without chunk".to_owned()],
+        more_problems: 1000,
     };
     let all = [
         Response::Deleted(2),
@@ -130,5 +132,5 @@ fn every_answer_has_a_document_that_is_an_object() {
         assert!(text.lines().all(|line| !line.ends_with(' ')), "{text}");
     }
     assert!(text(&all[3]).contains("/a\\nb"));
-    assert!(text(&all[6]).starts_with("Extent without chunk\n1 problem in 1 inodes"));
+    assert!(text(&all[6]).starts_with("Extent without chunk\n1,001 problems in 1 inodes"));
 }
