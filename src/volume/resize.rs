@@ -118,7 +118,7 @@ impl Volume {
     fn erase_inode(&self, edit: &mut Edit<'_>, ino: Ino) -> Result<()> {
         let names = edit.view().xattr_names(At::Live, ino)?;
         for name in names {
-            edit.delete_xattr(ino, &name);
+            edit.delete_xattr(ino, &name)?;
         }
         edit.delete_inode(ino)?;
         edit.delete_reap(ino);
