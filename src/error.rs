@@ -167,6 +167,14 @@ pub enum Error {
         /// A whole sentence with the way out.
         what: String,
     },
+    /// What another process of this program answered: any of the above, as text.
+    #[error("{what}")]
+    Remote {
+        /// Its sentence.
+        what: String,
+        /// Its exit code.
+        code: u8,
+    },
 }
 
 /// `No such file or directory` without Rust's `(os error 2)`.
@@ -242,7 +250,8 @@ impl Error {
             | Self::NotAVolume { .. }
             | Self::Unknown { .. }
             | Self::Mount { .. }
-            | Self::Shard { .. } => libc::EIO,
+            | Self::Shard { .. }
+            | Self::Remote { .. } => libc::EIO,
         }
     }
 
@@ -250,6 +259,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Remote { code, .. } => *code,
             Self::NotAVolume { .. } => 3,
             Self::Unknown { .. } => 4,
             Self::Corrupt { .. } | Self::Kv { .. } => 5,

@@ -97,13 +97,23 @@ pub struct Mounted {
     by_helper: bool,
 }
 
+/// Checks, before anything is touched, that a volume in the directory `volume` can be mounted;
+/// returns the mountpoint absolute and without symlinks.
+///
+/// # Errors
+/// `Mount` when FUSE or the mountpoint is not usable; `Busy` when a volume is mounted there.
+pub fn check(options: &MountOptions, volume: &Path) -> Result<PathBuf> {
+    let mountpoint = precheck::mountpoint(options, volume)?;
+    precheck::fuse_device()?;
+    Ok(mountpoint)
+}
+
 /// Mounts `vfs` and starts serving it.
 ///
 /// # Errors
 /// `Mount` when FUSE or the mountpoint is not usable; `Busy` when a volume is mounted there.
 pub fn mount(vfs: &Arc<Vfs>, options: &MountOptions) -> Result<Mounted> {
-    let mountpoint = precheck::mountpoint(options, vfs.volume().dir())?;
-    precheck::fuse_device()?;
+    let mountpoint = check(options, vfs.volume().dir())?;
     let notifier = Arc::new(OnceLock::new());
     let adapter = Adapter::new(Arc::clone(vfs), Arc::clone(&notifier));
     let (session, by_helper) = start_session(adapter, &mountpoint, options)?;

@@ -7,6 +7,8 @@
 
 mod memory;
 mod rocks;
+#[cfg(test)]
+mod tests;
 
 pub use memory::MemoryKv;
 pub use rocks::{RocksKv, RocksOptions};
@@ -199,4 +201,7 @@ pub trait Kv: Send + Sync {
 
     /// Sizes for `stats`.
     fn usage(&self) -> KvUsage;
+
+    /// The tables as they are now, for as long as the result lives; it refuses to write.
+    fn snapshot(&self) -> Box<dyn Kv + '_>;
 }

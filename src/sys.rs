@@ -3,4 +3,6 @@
 //! Every call is wrapped in a safe function that returns `io::Result`. Does not: decide anything.
 
 pub mod abi;
+pub mod disk;
 pub mod mount;
+pub mod process;

@@ -79,7 +79,8 @@ fn unreachable(options: &MountOptions, cause: &io::Error) -> Error {
             format!("Mountpoint {given} does not exist; make it with `mkdir -p {given}`")
         }
         io::ErrorKind::NotConnected => format!(
-            "Mountpoint {given} holds a mount whose program died; remove it with `umount -l {given}`"
+            "Mountpoint {given} holds a mount whose program died; remove it with \
+             `stratafs umount {given}`"
         ),
         _ => format!("Mountpoint {given} is not usable: {cause}"),
     })

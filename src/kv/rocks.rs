@@ -1,0 +1,314 @@
+//! Tables in RocksDB: one column family each, every write synced.
+
+use std::path::Path;
+
+use rocksdb::{
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor,
+    DBCompressionType, DBRawIterator, DBRecoveryMode, ErrorKind, LogLevel, Options, ReadOptions,
+    WriteBatch, WriteOptions,
+};
+
+use super::{Batch, KeyRange, Kv, KvUsage, Order, Row, Rows, Table};
+use crate::error::{Error, Result};
+
+/// Memtable of one table. With two per table, most tables idle, and `write_buffer_bytes` over all
+/// of them as the real bound.
+const TABLE_WRITE_BUFFER_BYTES: usize = 16 * 1024 * 1024;
+/// Memory is handed to a memtable in pieces of this size; 14 idle tables must not add up.
+const ARENA_BLOCK_BYTES: usize = 256 * 1024;
+/// One row group per read: larger than RocksDB's 4 KiB because neighbours are wanted together.
+const SCAN_BLOCK_BYTES: usize = 8 * 1024;
+/// Bits of filter per key: 1 % of lookups of missing keys read a block in vain.
+const FILTER_BITS: f64 = 10.0;
+/// Replaying this much log takes about a second.
+const WAL_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// RocksDB's own log: two files of this size are enough to explain an accident.
+const INFO_LOG_BYTES_MAX: usize = 1024 * 1024;
+/// Files are handed to the disk in pieces of this size while they are written.
+const SYNC_PIECE_BYTES: u64 = 1024 * 1024;
+
+/// How to open the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RocksOptions {
+    /// Cache of table blocks, indexes and filters over all tables.
+    pub block_cache_bytes: usize,
+    /// Memtables of all tables together.
+    pub write_buffer_bytes: usize,
+    /// Table files kept open.
+    pub max_open_files: i32,
+    /// Make the database if it is not there.
+    pub create: bool,
+}
+
+impl Default for RocksOptions {
+    /// Sizes that keep a mounted volume below 300 MB.
+    fn default() -> Self {
+        Self {
+            block_cache_bytes: 64 * 1024 * 1024,
+            write_buffer_bytes: 48 * 1024 * 1024,
+            max_open_files: 512,
+            create: false,
+        }
+    }
+}
+
+/// The tables of one volume in a RocksDB database. Dropping it waits for background work; what was
+/// written is in the synced log and needs no flush.
+pub struct RocksKv {
+    db: rocksdb::DB,
+    cache: Cache,
+}
+
+impl RocksKv {
+    /// Opens the database in the directory `path`, making missing tables.
+    ///
+    /// # Errors
+    /// `NotAVolume` if there is none and `options.create` is not set; `Corrupt` if it is damaged;
+    /// `Busy` if it is open elsewhere; `Unknown` if it has tables of a newer program; `Io`.
+    pub fn open(path: &Path, options: &RocksOptions) -> Result<Self> {
+        // RocksDB would leave a directory and a log behind even where it refuses to create.
+        if !options.create && !path.join("CURRENT").exists() {
+            let what = format!("No metadata database in {}; create a volume first", path.display());
+            return Err(Error::NotAVolume { what });
+        }
+        let cache = Cache::new_lru_cache(options.block_cache_bytes);
+        let tables = Table::ALL
+            .iter()
+            .map(|table| ColumnFamilyDescriptor::new(table.name(), table_options(*table, &cache)));
+        // RocksDB insists on "default"; nothing is ever written to it.
+        let default = ColumnFamilyDescriptor::new("default", Options::default());
+        let db = rocksdb::DB::open_cf_descriptors(
+            &database_options(options),
+            path,
+            std::iter::once(default).chain(tables),
+        )
+        .map_err(|error| open_error(path, &error))?;
+        Ok(Self { db, cache })
+    }
+
+    fn handle(&self, table: Table) -> &ColumnFamily {
+        self.db.cf_handle(table.name()).expect("open names every table")
+    }
+
+    /// Sum of an integer property over all tables; a property RocksDB cannot tell counts as 0.
+    fn sum(&self, property: &rocksdb::properties::PropName) -> u64 {
+        Table::ALL
+            .iter()
+            .filter_map(|table| {
+                self.db.property_int_value_cf(self.handle(*table), property).ok().flatten()
+            })
+            .sum()
+    }
+}
+
+fn database_options(options: &RocksOptions) -> Options {
+    let mut o = Options::default();
+    o.create_if_missing(options.create);
+    o.create_missing_column_families(true);
+    o.set_paranoid_checks(true);
+    // A torn tail of the log is a commit that never returned: drop it, keep all before it.
+    o.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    o.set_max_total_wal_size(WAL_BYTES_MAX);
+    o.set_db_write_buffer_size(options.write_buffer_bytes);
+    o.set_max_open_files(options.max_open_files);
+    o.set_max_background_jobs(2);
+    o.set_bytes_per_sync(SYNC_PIECE_BYTES);
+    o.set_log_level(LogLevel::Warn);
+    o.set_keep_log_file_num(2);
+    o.set_max_log_file_size(INFO_LOG_BYTES_MAX);
+    o.set_stats_dump_period_sec(0);
+    o.set_stats_persist_period_sec(0);
+    o
+}
+
+fn table_options(table: Table, cache: &Cache) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    if is_looked_up(table) {
+        // Ribbon needs a third less memory than bloom; the newest level, rewritten often, keeps
+        // bloom because it is built faster. In partitions, the index and filter of a huge table
+        // pass through the cache piece by piece instead of as a whole.
+        blocks.set_hybrid_ribbon_filter(FILTER_BITS, 1);
+        blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        blocks.set_partition_filters(true);
+    }
+    if is_scanned(table) {
+        blocks.set_block_size(SCAN_BLOCK_BYTES);
+    }
+    let mut o = Options::default();
+    o.set_block_based_table_factory(&blocks);
+    o.set_write_buffer_size(TABLE_WRITE_BUFFER_BYTES);
+    o.set_max_write_buffer_number(2);
+    o.set_arena_block_size(ARENA_BLOCK_BYTES);
+    // Fingerprints are random bytes.
+    let random = table == Table::Fingerprint;
+    o.set_compression_type(if random { DBCompressionType::None } else { DBCompressionType::Lz4 });
+    if is_scanned(table) || table == Table::Inode {
+        o.set_bottommost_compression_type(DBCompressionType::Zstd);
+    }
+    o
+}
+
+fn is_looked_up(table: Table) -> bool {
+    use Table::{Chunk, Dirent, Extent, Fingerprint, Inode, Xattr};
+    // Extents too: with snapshots, putting a new one asks whether there was an old one.
+    matches!(table, Inode | Dirent | Extent | Fingerprint | Chunk | Xattr)
+}
+
+fn is_scanned(table: Table) -> bool {
+    matches!(table, Table::Dirent | Table::Extent | Table::History)
+}
+
+fn open_error(path: &Path, error: &rocksdb::Error) -> Error {
+    let text = error.to_string();
+    let place = path.display();
+    match error.kind() {
+        ErrorKind::Corruption => Error::corrupt(format!("metadata database in {place}"), text),
+        ErrorKind::InvalidArgument if text.contains("olumn famil") => Error::Unknown {
+            what: format!(
+                "The metadata database in {place} has tables this program does not know ({text}); \
+                 use the version that wrote it"
+            ),
+        },
+        ErrorKind::IOError if text.contains("lock") && text.contains("LOCK") => Error::Busy {
+            what: format!("The metadata database in {place} is open in another process ({text})"),
+        },
+        _ => Error::io("open the metadata database in", path, std::io::Error::other(text)),
+    }
+}
+
+fn failed(op: &'static str, table: Table) -> impl Fn(rocksdb::Error) -> Error {
+    move |error| Error::Kv { op, table: table.name(), detail: error.to_string() }
+}
+
+impl Kv for RocksKv {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.db.get_cf(self.handle(table), key).map_err(failed("get", table))
+    }
+
+    fn scan(&self, table: Table, range: &KeyRange, order: Order) -> Rows<'_> {
+        let Some(read) = bounds(range) else { return Box::new(std::iter::empty()) };
+        let iter = self.db.raw_iterator_cf_opt(self.handle(table), read);
+        Box::new(Scan { iter, table, order, state: ScanState::Fresh })
+    }
+
+    fn write(&self, batch: Batch) -> Result<()> {
+        let mut out = WriteBatch::default();
+        for change in &batch.changes {
+            let table = self.handle(change.table);
+            match &change.value {
+                Some(value) => out.put_cf(table, &change.key, value),
+                None => out.delete_cf(table, &change.key),
+            }
+        }
+        let mut sync = WriteOptions::default();
+        sync.set_sync(true);
+        self.db.write_opt(out, &sync).map_err(|error| Error::Kv {
+            op: "write",
+            table: "all",
+            detail: error.to_string(),
+        })
+    }
+
+    fn usage(&self) -> KvUsage {
+        use rocksdb::properties::{
+            ESTIMATE_TABLE_READERS_MEM, SIZE_ALL_MEM_TABLES, TOTAL_SST_FILES_SIZE,
+        };
+        KvUsage {
+            disk_bytes: self.sum(TOTAL_SST_FILES_SIZE),
+            memory_bytes: self.sum(SIZE_ALL_MEM_TABLES)
+                + self.sum(ESTIMATE_TABLE_READERS_MEM)
+                + self.cache.get_usage() as u64,
+        }
+    }
+
+    fn snapshot(&self) -> Box<dyn Kv + '_> {
+        Box::new(RocksSnapshot { db: self, view: self.db.snapshot() })
+    }
+}
+
+/// Read options for a range; `None` if it is empty.
+fn bounds(range: &KeyRange) -> Option<ReadOptions> {
+    let mut read = ReadOptions::default();
+    if let Some(upper) = &range.upper {
+        if *upper <= range.lower {
+            return None;
+        }
+        read.set_iterate_upper_bound(upper.clone());
+    }
+    read.set_iterate_lower_bound(range.lower.clone());
+    Some(read)
+}
+
+/// One state of the database, kept while it is looked at.
+struct RocksSnapshot<'a> {
+    db: &'a RocksKv,
+    view: rocksdb::Snapshot<'a>,
+}
+
+impl Kv for RocksSnapshot<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.view.get_cf(self.db.handle(table), key).map_err(failed("get", table))
+    }
+
+    fn scan(&self, table: Table, range: &KeyRange, order: Order) -> Rows<'_> {
+        let Some(read) = bounds(range) else { return Box::new(std::iter::empty()) };
+        let iter = self.view.raw_iterator_cf_opt(self.db.handle(table), read);
+        Box::new(Scan { iter, table, order, state: ScanState::Fresh })
+    }
+
+    fn write(&self, _batch: Batch) -> Result<()> {
+        Err(Error::ReadOnly { what: "a snapshot of the metadata".to_owned() })
+    }
+
+    fn usage(&self) -> KvUsage {
+        self.db.usage()
+    }
+
+    fn snapshot(&self) -> Box<dyn Kv + '_> {
+        Box::new(RocksSnapshot { db: self.db, view: self.db.db.snapshot() })
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum ScanState {
+    Fresh,
+    Running,
+    Done,
+}
+
+/// Rows between the bounds its iterator was made with.
+struct Scan<'a> {
+    iter: DBRawIterator<'a>,
+    table: Table,
+    order: Order,
+    state: ScanState,
+}
+
+impl Iterator for Scan<'_> {
+    type Item = Result<Row>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match (&self.state, self.order) {
+            (ScanState::Done, _) => return None,
+            (ScanState::Fresh, Order::Forward) => self.iter.seek_to_first(),
+            (ScanState::Fresh, Order::Backward) => self.iter.seek_to_last(),
+            (ScanState::Running, Order::Forward) => self.iter.next(),
+            (ScanState::Running, Order::Backward) => self.iter.prev(),
+        }
+        if let Some((key, value)) = self.iter.item() {
+            self.state = ScanState::Running;
+            return Some(Ok((key.into(), value.into())));
+        }
+        self.state = ScanState::Done;
+        self.iter.status().err().map(|error| Err(failed("scan", self.table)(error)))
+    }
+}
+
+impl std::fmt::Debug for RocksKv {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RocksKv({})", self.db.path().display())
+    }
+}

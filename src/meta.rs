@@ -1,0 +1,173 @@
+//! Names: inodes, entries, extents, xattrs and snapshots, with versions, over ordered tables.
+//!
+//! Guarantees: a reader sees all edits of the open txg at once or not at all ([`View`] and [`Edit`]
+//! hold one lock); what a snapshot or a pinned epoch can see stays readable until it is deleted or
+//! unpinned; a row's older version moves to `history` the first time it changes after a snapshot.
+//! Relies on: `volume` for the rules between rows (links, sizes, extents that do not overlap) and
+//! for the commit: [`Meta::freeze`], write [`Meta::frozen_batch`], [`Meta::committed`].
+//! Does not: write to the database, know what a chunk number stands for, delete a file's extents
+//! with the file (see [`Reap`]).
+//!
+//! Layers: edits go to the overlay of the open txg; a lookup asks open → frozen → database.
+//!
+//! Locking: one reader-writer lock over all of it. A thread that holds a `View` or an `Edit` must
+//! not ask `Meta` for another one, nor call any method of `Meta`: it would wait for itself.
+
+mod audit;
+mod cursor;
+mod edit;
+mod key;
+mod layers;
+mod overlay;
+mod record;
+mod state;
+#[cfg(test)]
+mod tests;
+mod versions;
+mod view;
+mod walk;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+pub use audit::{Audit, ChunkRef, audit};
+pub use edit::Edit;
+pub use record::{Reap, ShardRow};
+pub use view::View;
+
+use crate::error::{Error, Result};
+use crate::kv::{Batch, Kv, Table};
+use crate::types::Epoch;
+
+use state::State;
+
+/// Name of the `super` row that holds the current epoch.
+const EPOCH_ROW: &[u8] = b"epoch";
+
+/// The metadata of a volume.
+pub struct Meta {
+    kv: Arc<dyn Kv>,
+    state: RwLock<State>,
+}
+
+impl Meta {
+    /// Metadata as the last commit left it in `kv`.
+    ///
+    /// # Errors
+    /// `Corrupt` if the snapshot records or the epoch do not read; `Kv`.
+    pub fn open(kv: Arc<dyn Kv>) -> Result<Self> {
+        let state = RwLock::new(State::load(&*kv)?);
+        Ok(Self { kv, state })
+    }
+
+    /// A view of the current state. Edits wait for as long as it lives.
+    pub fn read(&self) -> View<'_> {
+        View::shared(&*self.kv, self.state.read())
+    }
+
+    /// The right to edit. Everybody else waits for as long as it lives; its edits become visible
+    /// together.
+    pub fn edit(&self) -> Edit<'_> {
+        Edit::new(&*self.kv, self.state.write())
+    }
+
+    /// Approximate memory of the changes that are not yet in the database.
+    pub fn overlay_bytes(&self) -> usize {
+        let state = self.state.read();
+        state.open.bytes() + state.frozen.as_ref().map_or(0, overlay::Overlay::bytes)
+    }
+
+    /// Ends the open txg: its changes are frozen until [`Meta::committed`].
+    ///
+    /// # Panics
+    /// If a frozen txg is not committed yet.
+    pub fn freeze(&self) {
+        let mut state = self.state.write();
+        assert!(state.frozen.is_none(), "one txg commits at a time");
+        state.frozen = Some(std::mem::take(&mut state.open));
+    }
+
+    /// The frozen changes, to be written. Readers go on seeing them as changes.
+    pub fn frozen_batch(&self) -> Batch {
+        self.state.read().frozen.as_ref().map(overlay::Overlay::to_batch).unwrap_or_default()
+    }
+
+    /// The frozen changes are in the database now: forget them.
+    pub fn committed(&self) {
+        let done = self.state.write().frozen.take();
+        // A large map takes a while to free; the lock is gone by now.
+        drop(done);
+    }
+
+    /// True if there is nothing to commit.
+    pub fn is_clean(&self) -> bool {
+        let state = self.state.read();
+        state.open.changes() == 0 && state.frozen.is_none()
+    }
+
+    /// As [`Meta::pin`], if a snapshot or another pin protects the epoch now; else false.
+    pub fn try_pin(&self, epoch: Epoch) -> bool {
+        let mut state = self.state.write();
+        let protected = state.is_protected(epoch);
+        if protected {
+            state.protect(epoch);
+        }
+        protected
+    }
+
+    /// Keeps what `epoch` sees as if a snapshot with this epoch existed, until [`Meta::unpin`].
+    /// The epoch must be protected already, by its snapshot or another pin. Pins are counted; they
+    /// are not persistent.
+    pub fn pin(&self, epoch: Epoch) {
+        self.state.write().protect(epoch);
+    }
+
+    /// Takes one [`Meta::pin`] back.
+    pub fn unpin(&self, epoch: Epoch) {
+        self.state.write().unprotect(epoch);
+    }
+
+    /// One bounded piece of pruning: looks at up to `limit` rows of `history` and `change` and
+    /// stages the deletion of those that no snapshot and no pin needs. Returns how many it dropped
+    /// and where to go on; `None` when it reached the end.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Kv`.
+    pub fn prune_history(
+        &self,
+        resume: Option<Vec<u8>>,
+        limit: usize,
+    ) -> Result<(usize, Option<Vec<u8>>)> {
+        // Two steps, so that readers wait only for the second: what nobody needs now, nobody will
+        // need later, because a new snapshot sees only newer rows.
+        let (dead, resume) = {
+            let state = self.state.read();
+            walk::find_dead(&state, &*self.kv, resume, limit)?
+        };
+        let mut state = self.state.write();
+        for (table, key) in &dead {
+            state.open.set(*table, key, None);
+        }
+        Ok((dead.len(), resume))
+    }
+}
+
+impl std::fmt::Debug for Meta {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meta")
+    }
+}
+
+/// `Corrupt` that names the row.
+fn damaged(table: Table, key: &[u8], detail: &str) -> Error {
+    let mut object = String::from("row ");
+    for byte in key {
+        // Writing into a string does not fail.
+        let _ = write!(object, "{byte:02x}");
+    }
+    object.push_str(" of metadata table ");
+    object.push_str(table.name());
+    Error::corrupt(object, detail)
+}

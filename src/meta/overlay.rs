@@ -1,0 +1,111 @@
+//! The changes of one txg: per table an ordered map of puts and deletes.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map;
+use std::ops::Bound;
+
+use crate::kv::{Batch, KeyRange, Order, Table};
+
+/// Memory of a row besides its bytes: two fat pointers in a tree node that is two thirds full,
+/// and what the allocator adds to two small allocations.
+const ROW_OVERHEAD_BYTES: usize = 80;
+
+/// `None` is a tombstone: the row is gone, whatever lies below.
+pub(super) type Slot = Option<Box<[u8]>>;
+type Slots = BTreeMap<Box<[u8]>, Slot>;
+
+/// Changes over the tables below, not yet durable.
+#[derive(Debug, Default)]
+pub(super) struct Overlay {
+    tables: [Slots; Table::ALL.len()],
+    bytes: usize,
+    changes: u64,
+}
+
+fn index(table: Table) -> usize {
+    usize::from(table.tag()) - 1
+}
+
+impl Overlay {
+    /// Puts (`Some`) or deletes (`None`) a row.
+    pub(super) fn set(&mut self, table: Table, key: &[u8], value: Option<&[u8]>) {
+        self.changes += 1;
+        let rows = &mut self.tables[index(table)];
+        let new_bytes = value.map_or(0, <[u8]>::len);
+        let value = value.map(Box::from);
+        if let Some(slot) = rows.get_mut(key) {
+            self.bytes -= slot.as_ref().map_or(0, |old| old.len());
+            *slot = value;
+        } else {
+            rows.insert(key.into(), value);
+            self.bytes += key.len() + ROW_OVERHEAD_BYTES;
+        }
+        self.bytes += new_bytes;
+    }
+
+    /// What this overlay says about a row: nothing, that it is gone, or its value.
+    pub(super) fn get(&self, table: Table, key: &[u8]) -> Option<&Slot> {
+        self.tables[index(table)].get(key)
+    }
+
+    /// Puts and deletes so far.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Approximate memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Changes of `range`, tombstones included.
+    pub(super) fn scan(&self, table: Table, range: &KeyRange, order: Order) -> Scan<'_> {
+        let lower = range.lower.as_slice();
+        let upper = range.upper.as_deref();
+        let rows = &self.tables[index(table)];
+        if rows.is_empty() || upper.is_some_and(|upper| upper <= lower) {
+            return Scan::empty();
+        }
+        let bounds = (Bound::Included(lower), upper.map_or(Bound::Unbounded, Bound::Excluded));
+        Scan { rows: rows.range::<[u8], _>(bounds), order }
+    }
+
+    /// A copy of all changes.
+    pub(super) fn to_batch(&self) -> Batch {
+        let mut batch = Batch::default();
+        batch.changes.reserve_exact(self.tables.iter().map(BTreeMap::len).sum());
+        for table in Table::ALL {
+            for (key, value) in &self.tables[index(table)] {
+                match value {
+                    Some(value) => batch.put(table, key.clone(), value.clone()),
+                    None => batch.delete(table, key.clone()),
+                }
+            }
+        }
+        batch
+    }
+}
+
+/// Changes of a range in either order.
+pub(super) struct Scan<'a> {
+    rows: btree_map::Range<'a, Box<[u8]>, Slot>,
+    order: Order,
+}
+
+impl Scan<'_> {
+    pub(super) fn empty() -> Self {
+        Scan { rows: btree_map::Range::default(), order: Order::Forward }
+    }
+}
+
+impl<'a> Iterator for Scan<'a> {
+    type Item = (&'a [u8], Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (key, value) = match self.order {
+            Order::Forward => self.rows.next()?,
+            Order::Backward => self.rows.next_back()?,
+        };
+        Some((key, value.as_deref()))
+    }
+}

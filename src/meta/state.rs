@@ -1,0 +1,125 @@
+//! What is in memory: the overlays, the snapshots and the epochs somebody needs.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::Range;
+
+use super::layers::Layers;
+use super::overlay::Overlay;
+use super::{EPOCH_ROW, damaged, key, record};
+use crate::error::Result;
+use crate::kv::{KeyRange, Kv, Order, Table};
+use crate::types::{Epoch, Snapshot, SnapshotId};
+
+/// Everything under the lock of [`super::Meta`].
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) epoch: Epoch,
+    pub(super) snapshots: BTreeMap<SnapshotId, Snapshot>,
+    pub(super) names: BTreeMap<Box<[u8]>, SnapshotId>,
+    /// Epochs of snapshots and pins, with how many of both need them.
+    protected: BTreeMap<Epoch, usize>,
+    pub(super) open: Overlay,
+    pub(super) frozen: Option<Overlay>,
+    /// Where records are put together.
+    pub(super) scratch: Vec<u8>,
+}
+
+impl State {
+    /// The state without any open changes.
+    pub(super) fn load(kv: &dyn Kv) -> Result<Self> {
+        let mut state = Self {
+            epoch: load_epoch(kv)?,
+            snapshots: BTreeMap::new(),
+            names: BTreeMap::new(),
+            protected: BTreeMap::new(),
+            open: Overlay::default(),
+            frozen: None,
+            scratch: Vec::new(),
+        };
+        for row in kv.scan(Table::Snapshot, &KeyRange::all(), Order::Forward) {
+            let (key, value) = row?;
+            let damaged = |detail| damaged(Table::Snapshot, &key, detail);
+            let snapshot = key::read_snapshot(&key)
+                .and_then(|id| record::snapshot(id, &value))
+                .map_err(damaged)?;
+            if snapshot.epoch >= state.epoch {
+                return Err(damaged("the epoch is not in the past"));
+            }
+            if state.names.contains_key(&snapshot.name) {
+                return Err(damaged("another snapshot has the same name"));
+            }
+            state.add_snapshot(snapshot);
+        }
+        Ok(state)
+    }
+
+    pub(super) fn layers<'a>(&'a self, kv: &'a dyn Kv) -> Layers<'a> {
+        Layers { open: &self.open, frozen: self.frozen.as_ref(), kv }
+    }
+
+    /// Adds a snapshot, or replaces the one with the same id.
+    pub(super) fn add_snapshot(&mut self, snapshot: Snapshot) {
+        self.remove_snapshot(snapshot.id);
+        self.protect(snapshot.epoch);
+        self.names.insert(snapshot.name.clone(), snapshot.id);
+        self.snapshots.insert(snapshot.id, snapshot);
+    }
+
+    pub(super) fn remove_snapshot(&mut self, id: SnapshotId) {
+        if let Some(old) = self.snapshots.remove(&id) {
+            self.names.remove(&old.name);
+            self.unprotect(old.epoch);
+        }
+    }
+
+    pub(super) fn protect(&mut self, epoch: Epoch) {
+        *self.protected.entry(epoch).or_insert(0) += 1;
+    }
+
+    pub(super) fn unprotect(&mut self, epoch: Epoch) {
+        let Entry::Occupied(mut users) = self.protected.entry(epoch) else {
+            panic!("epoch {epoch} was given back more often than taken");
+        };
+        *users.get_mut() -= 1;
+        if *users.get() == 0 {
+            users.remove();
+        }
+    }
+
+    pub(super) fn is_protected(&self, epoch: Epoch) -> bool {
+        self.protected.contains_key(&epoch)
+    }
+
+    pub(super) fn newest_protected(&self) -> Option<Epoch> {
+        self.protected.last_key_value().map(|(epoch, _)| *epoch)
+    }
+
+    pub(super) fn oldest_protected(&self) -> Option<Epoch> {
+        self.protected.first_key_value().map(|(epoch, _)| *epoch)
+    }
+
+    /// Notes for those who ask what changed between snapshots that this row did in this epoch.
+    pub(super) fn note_change(&mut self, table: Table, key: &[u8]) {
+        let asked = matches!(table, Table::Inode | Table::Dirent) && !self.snapshots.is_empty();
+        if asked {
+            let change = key::change(self.epoch, table, key);
+            self.open.set(Table::Change, &change, Some(&[]));
+        }
+    }
+
+    /// True if a snapshot or pin sees a version with this life.
+    pub(super) fn needs(&self, life: Range<Epoch>) -> bool {
+        life.start < life.end && self.protected.range(life).next().is_some()
+    }
+}
+
+fn load_epoch(kv: &dyn Kv) -> Result<Epoch> {
+    let Some(value) = kv.get(Table::Super, EPOCH_ROW)? else {
+        return Ok(Epoch::FIRST);
+    };
+    match record::numbers(&value).map_err(|detail| damaged(Table::Super, EPOCH_ROW, detail))?[..] {
+        [epoch] if (Epoch::FIRST.0..=crate::limits::EPOCH_MAX).contains(&epoch) => Ok(Epoch(epoch)),
+        _ => Err(damaged(Table::Super, EPOCH_ROW, "the epoch is out of bounds")),
+    }
+}

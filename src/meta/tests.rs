@@ -1,0 +1,611 @@
+//! Bytes on disk, the rule of versions case by case, damage, cost; `model` compares with a model.
+
+mod model;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use super::{Edit, Meta, Reap, ShardRow, key, record};
+use crate::error::{Error, Result};
+use crate::kv::{Batch, KeyRange, Kv, KvUsage, MemoryKv, Order, Rows, Table};
+use crate::types::{
+    At, ChunkNo, ClassId, Cookie, Dirent, Epoch, Extent, FileKind, Ino, Inode, ShardId, Snapshot,
+    SnapshotId, Timestamp,
+};
+
+fn sample_inode(size: u64) -> Inode {
+    let time = |secs, nanos| Timestamp { secs, nanos };
+    Inode {
+        kind: FileKind::Symlink,
+        perm: 0o7777,
+        uid: 1000,
+        gid: 100,
+        nlink: 2,
+        rdev: 0x801,
+        size,
+        mapped: 200,
+        atime: time(-1, 999_999_999),
+        mtime: time(1, 0),
+        ctime: time(2, 1),
+        btime: time(1_700_000_000, 5),
+        class: ClassId(7),
+        parent: Ino(300),
+        target: (*b"to").into(),
+    }
+}
+
+fn snapshot(id: u32, name: &str, epoch: Epoch) -> Snapshot {
+    let name = name.as_bytes().into();
+    Snapshot { id: SnapshotId(id), name, epoch, time: Timestamp::default(), flags: 0 }
+}
+
+/// Takes a snapshot as `volume` does; returns the epoch it sees.
+fn take_snapshot(meta: &Meta, id: u32) -> Epoch {
+    let mut edit = meta.edit();
+    let epoch = edit.view().epoch();
+    edit.put_snapshot(&snapshot(id, &format!("s{id}"), epoch));
+    edit.advance_epoch();
+    epoch
+}
+
+fn commit(meta: &Meta, kv: &dyn Kv) {
+    meta.freeze();
+    kv.write(meta.frozen_batch()).unwrap();
+    meta.committed();
+}
+
+fn prune_all(meta: &Meta, piece: usize) -> usize {
+    let (mut dropped, mut resume) = meta.prune_history(None, piece).unwrap();
+    while let Some(mark) = resume {
+        let (more, next) = meta.prune_history(Some(mark), piece).unwrap();
+        dropped += more;
+        resume = next;
+    }
+    dropped
+}
+
+fn memory() -> (Arc<MemoryKv>, Meta) {
+    let kv = Arc::new(MemoryKv::new());
+    let meta = Meta::open(kv.clone()).unwrap();
+    (kv, meta)
+}
+
+fn rows(kv: &dyn Kv, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
+    kv.scan(table, &KeyRange::all(), Order::Forward)
+        .map(|row| row.map(|(key, value)| (key.into_vec(), value.into_vec())).unwrap())
+        .collect()
+}
+
+// ---- bytes ----
+
+#[test]
+fn keys_have_these_bytes() {
+    let ino = Ino(0x01_0203_0405);
+    assert_eq!(key::inode(ino), [0, 0, 0, 1, 2, 3, 4, 5]);
+    let cookie = Cookie::of(b"a");
+    assert_eq!(cookie, Cookie(0x05dd_8bf7_765a_6914));
+    assert_eq!(
+        key::dirent(ino, b"a"),
+        [0, 0, 0, 1, 2, 3, 4, 5, 0x05, 0xdd, 0x8b, 0xf7, 0x76, 0x5a, 0x69, 0x14, b'a']
+    );
+    assert_eq!(key::extent(ino, 0x10_0000), [0, 0, 0, 1, 2, 3, 4, 5, 0, 0, 0, 0, 0, 0x10, 0, 0]);
+    assert_eq!(key::xattr(ino, b"user.a"), *b"\0\0\0\x01\x02\x03\x04\x05user.a");
+    assert_eq!(
+        key::history(Table::Inode, &key::inode(ino), Epoch(9)),
+        [1, 0, 0, 0, 1, 2, 3, 4, 5, 0, 0, 0, 0, 0, 0, 0, 9]
+    );
+    assert_eq!(
+        key::change(Epoch(9), Table::Inode, &key::inode(ino)),
+        [0, 0, 0, 0, 0, 0, 0, 9, 1, 0, 0, 0, 1, 2, 3, 4, 5]
+    );
+    assert_eq!(key::snapshot(SnapshotId(0x0001_0203)), [0, 1, 2, 3]);
+    assert_eq!(key::shard(ShardId(0x0102)), [1, 2]);
+}
+
+#[test]
+fn keys_come_back() {
+    let ino = Ino(u64::MAX - 1);
+    assert_eq!(key::read_inode(&key::inode(ino)), Ok(ino));
+    let name = [0xff; 255];
+    let dirent = key::dirent(ino, &name);
+    assert_eq!(key::read_dirent(&dirent), Ok((ino, Cookie::of(&name), &name[..])));
+    assert_eq!(key::read_extent(&key::extent(ino, u64::MAX)), Ok((ino, u64::MAX)));
+    assert_eq!(key::read_xattr(&key::xattr(ino, b"n")), Ok((ino, &b"n"[..])));
+    let history = key::history(Table::Dirent, &dirent, Epoch(3));
+    assert_eq!(key::read_history(&history), Ok((Table::Dirent, &dirent[..], Epoch(3))));
+    assert_eq!(key::read_snapshot(&key::snapshot(SnapshotId(5))), Ok(SnapshotId(5)));
+    assert_eq!(key::read_shard(&key::shard(ShardId(5))), Ok(ShardId(5)));
+
+    assert!(key::read_inode(&[0; 7]).is_err());
+    assert!(key::read_inode(&[0; 9]).is_err());
+    assert!(key::read_dirent(&[0; 16]).is_err(), "no name");
+    assert!(key::read_extent(&[0; 15]).is_err());
+    assert!(key::read_extent(&[0; 17]).is_err());
+    assert!(key::read_xattr(&[0; 8]).is_err(), "no name");
+    assert!(key::read_history(&[1, 0, 0]).is_err());
+    assert!(key::read_history(&key::history(Table::Chunk, b"k", Epoch(1))).is_err());
+    assert!(key::read_history(&key::history(Table::Inode, b"k", Epoch(1 << 56))).is_err());
+    assert!(key::read_snapshot(&[0; 3]).is_err());
+    assert!(key::read_shard(&[0; 3]).is_err());
+}
+
+/// A shorter name sorts before its extensions in history as it does live, whatever the epochs.
+#[test]
+fn history_keeps_the_order_of_live_keys() {
+    let names: [&[u8]; 4] = [b"a", b"a\x01", b"a\x01\x01", b"b"];
+    let keys: Vec<_> = names.iter().map(|name| key::xattr(Ino(1), name)).collect();
+    let mut history = Vec::new();
+    for key in &keys {
+        for end in [Epoch(1), Epoch(0x0101), Epoch((1 << 56) - 1)] {
+            history.push(key::history(Table::Xattr, key, end));
+        }
+    }
+    assert!(history.is_sorted());
+    let range = key::versions_after(Table::Xattr, &keys[0], Epoch(1));
+    let upper = range.upper.unwrap();
+    let inside: Vec<_> = history.iter().filter(|k| **k >= range.lower && **k < upper).collect();
+    assert_eq!(inside, [&history[1], &history[2]]);
+}
+
+fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode(&mut out);
+    out
+}
+
+#[test]
+fn records_have_these_bytes() {
+    let inode = sample_inode(300);
+    let bytes = encoded(|out| record::put_inode(out, &inode));
+    let golden = [
+        0, 3, 0xff, 0x1f, 0xe8, 7, 100, 2, 0x81, 0x10, 0xac, 2, 0xc8, 1, // fixed fields
+        1, 0xff, 0x93, 0xeb, 0xdc, 3, 2, 0, 4, 1, 0x80, 0xc4, 0x9f, 0xd5, 0xc, 5, // times
+        7, 0xac, 2, 2, b't', b'o',
+    ];
+    assert_eq!(bytes, golden);
+    assert_eq!(record::inode(&bytes), Ok(inode));
+
+    let dirent = Dirent { ino: Ino(300), kind: FileKind::Directory };
+    let bytes = encoded(|out| record::put_dirent(out, dirent));
+    assert_eq!(bytes, [0xac, 2, 2]);
+    assert_eq!(record::dirent(&bytes), Ok(dirent));
+
+    let extent = Extent { offset: 77, len: 128, chunk: ChunkNo(300), chunk_offset: 5 };
+    let bytes = encoded(|out| record::put_extent(out, &extent));
+    assert_eq!(bytes, [0xac, 2, 5, 0x80, 1]);
+    assert_eq!(record::extent(77, &bytes), Ok(extent));
+
+    let mut row = snapshot(1, "daily", Epoch(300));
+    row.time = Timestamp { secs: -2, nanos: 9 };
+    let bytes = encoded(|out| record::put_snapshot(out, &row));
+    assert_eq!(bytes, *b"\xac\x02\x03\x09\0daily");
+    assert_eq!(record::snapshot(row.id, &bytes), Ok(row));
+
+    let reap = Reap { from: 300, delete: true };
+    let bytes = encoded(|out| record::put_reap(out, reap));
+    assert_eq!(bytes, [0xac, 2, 1]);
+    assert_eq!(record::reap(&bytes), Ok(reap));
+
+    let row = ShardRow { name: "big".into(), path: "/mnt/b".into(), weight: 300 };
+    let bytes = encoded(|out| record::put_shard(out, &row));
+    assert_eq!(bytes, *b"\xac\x02\x03big/mnt/b");
+    assert_eq!(record::shard(&bytes), Ok(row));
+
+    let bytes = encoded(|out| record::put_numbers(out, &[0, 300]));
+    assert_eq!(bytes, [0, 0xac, 2]);
+    assert_eq!(record::numbers(&bytes), Ok(vec![0, 300]));
+    assert_eq!(encoded(|out| record::put_birth(out, Epoch(300))), [0xac, 2]);
+}
+
+/// No prefix of a record reads, nor a record with a byte more (but for those that end in bytes).
+#[test]
+fn cut_and_grown_records_are_refused() {
+    type Check = fn(&[u8]) -> bool;
+    let inode = encoded(|out| record::put_inode(out, &sample_inode(1)));
+    let dirent = [0xac, 2, 2];
+    let extent = [0xac, 2, 5, 0x80, 1];
+    let cases: [(&[u8], Check); 4] = [
+        (&inode, |b| record::inode(b).is_err()),
+        (&dirent, |b| record::dirent(b).is_err()),
+        (&extent, |b| record::extent(0, b).is_err()),
+        (&[0xac, 2, 1], |b| record::reap(b).is_err()),
+    ];
+    for (bytes, refused) in cases {
+        assert!(!refused(bytes));
+        for len in 0..bytes.len() {
+            assert!(refused(&bytes[..len]), "{bytes:?} cut to {len}");
+        }
+        assert!(refused(&[bytes, &[0]].concat()), "{bytes:?} grown");
+    }
+}
+
+#[test]
+fn values_out_of_bounds_are_refused() {
+    let patched = |at: usize, byte: u8| {
+        let mut bytes = encoded(|out| record::put_inode(out, &sample_inode(300)));
+        bytes[at] = byte;
+        record::inode(&bytes)
+    };
+    assert_eq!(patched(0, 1), Err("an inode flag is unknown"));
+    assert_eq!(patched(1, 8), Err("the file kind is unknown"));
+    assert_eq!(patched(3, 0x20), Err("the permissions are invalid"));
+    assert_eq!(patched(16, 0x94), Err("a time is invalid"));
+    assert_eq!(patched(33, 3), Err("it ends too early"));
+    let huge = encoded(|out| record::put_inode(out, &sample_inode(1 << 63)));
+    assert_eq!(record::inode(&huge), Err("the size is too large"));
+    assert!(record::dirent(&[1, 0]).is_err());
+    assert!(record::extent(0, &[1, 0, 0]).is_err(), "empty extent");
+    assert!(record::extent(0, &[1, 1, 0x80, 0x80, 0x40]).is_err(), "beyond the largest chunk");
+    assert!(record::extent(u64::MAX, &[1, 0, 1]).is_err(), "beyond the largest file");
+    assert!(record::snapshot(SnapshotId(1), &[1, 0, 0, 1, b'n']).is_err(), "unknown flag");
+    assert!(record::reap(&[1, 2]).is_err());
+    assert!(record::shard(&[1, 1, 0xff]).is_err(), "not UTF-8");
+    assert!(record::shard(&[1, 9, b'a']).is_err(), "name too short");
+    assert!(record::numbers(&[0x80]).is_err());
+    assert!(record::split_birth(&encoded(|o| record::put_birth(o, Epoch(1 << 56)))).is_err());
+}
+
+// ---- versions ----
+
+/// What happens to one inode, told in order; its size is the version.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Put(u64),
+    Delete,
+    Snap(u32),
+    Unsnap(u32),
+    Pin(u64),
+    Unpin(u64),
+    Prune,
+    Commit,
+}
+
+use Step::{Commit, Delete, Pin, Prune, Put, Snap, Unpin, Unsnap};
+
+const INO: Ino = Ino(7);
+
+/// Runs the steps; returns rows of (history, change) and what each epoch up to now sees.
+fn tell(steps: &[Step]) -> (usize, usize, Vec<Option<u64>>) {
+    let (kv, meta) = memory();
+    for step in steps {
+        match *step {
+            Put(size) => meta.edit().put_inode(INO, &sample_inode(size)).unwrap(),
+            Delete => meta.edit().delete_inode(INO).unwrap(),
+            Snap(id) => drop(take_snapshot(&meta, id)),
+            Unsnap(id) => meta.edit().delete_snapshot(SnapshotId(id)),
+            Pin(epoch) => meta.pin(Epoch(epoch)),
+            Unpin(epoch) => meta.unpin(Epoch(epoch)),
+            Prune => drop(prune_all(&meta, 1)),
+            Commit => commit(&meta, &*kv),
+        }
+    }
+    let view = meta.read();
+    let size = |at| view.inode(at, INO).unwrap().map(|inode| inode.size);
+    let mut seen: Vec<_> = (1..view.epoch().0).map(|e| size(At::Epoch(Epoch(e)))).collect();
+    seen.push(size(At::Live));
+    drop(view);
+    commit(&meta, &*kv);
+    (rows(&*kv, Table::History).len(), rows(&*kv, Table::Change).len(), seen)
+}
+
+#[test]
+fn rows_move_to_history_only_when_somebody_looks_back() {
+    type Case<'a> = (&'a str, &'a [Step], usize, usize, &'a [Option<u64>]);
+    let cases: &[Case] = &[
+        ("no snapshot", &[Put(1), Put(2), Delete, Put(3)], 0, 0, &[Some(3)]),
+        ("unchanged", &[Put(1), Snap(1)], 0, 0, &[Some(1), Some(1)]),
+        ("born later", &[Snap(1), Put(1)], 0, 1, &[None, Some(1)]),
+        ("overwritten", &[Put(1), Snap(1), Put(2)], 1, 1, &[Some(1), Some(2)]),
+        ("twice in one epoch", &[Put(1), Snap(1), Put(2), Put(3)], 1, 1, &[Some(1), Some(3)]),
+        ("same value", &[Put(1), Snap(1), Put(1)], 0, 0, &[Some(1), Some(1)]),
+        ("deleted", &[Put(1), Snap(1), Delete], 1, 1, &[Some(1), None]),
+        ("deleted twice", &[Put(1), Snap(1), Delete, Delete], 1, 1, &[Some(1), None]),
+        ("recreated", &[Put(1), Snap(1), Delete, Put(2)], 1, 1, &[Some(1), Some(2)]),
+        (
+            "recreated over a commit",
+            &[Put(1), Snap(1), Commit, Delete, Commit, Put(2), Commit, Delete],
+            1,
+            1,
+            &[Some(1), None],
+        ),
+        ("born and gone", &[Snap(1), Put(1), Delete], 0, 1, &[None, None]),
+        (
+            "every epoch",
+            &[Put(1), Snap(1), Put(2), Snap(2), Put(3), Snap(3), Delete],
+            3,
+            3,
+            &[Some(1), Some(2), Some(3), None],
+        ),
+        (
+            "one life over two snapshots",
+            &[Put(1), Snap(1), Snap(2), Put(2)],
+            1,
+            1,
+            &[Some(1), Some(1), Some(2)],
+        ),
+        (
+            "a gap between lives",
+            &[Put(1), Snap(1), Delete, Snap(2), Put(3)],
+            1,
+            2,
+            &[Some(1), None, Some(3)],
+        ),
+        (
+            "born after the last snapshot that is left",
+            &[Snap(1), Put(1), Snap(2), Unsnap(2), Put(2)],
+            0,
+            2,
+            &[None, None, Some(2)],
+        ),
+        ("snapshot gone first", &[Put(1), Snap(1), Unsnap(1), Put(2)], 0, 0, &[None, Some(2)]),
+        ("pruned", &[Put(1), Snap(1), Put(2), Unsnap(1), Prune], 0, 0, &[None, Some(2)]),
+        (
+            "pruned between two",
+            &[Put(1), Snap(1), Put(2), Snap(2), Put(3), Snap(3), Delete, Unsnap(2), Prune],
+            2,
+            3,
+            &[Some(1), None, Some(3), None],
+        ),
+        (
+            "pruned below the oldest",
+            &[Put(1), Snap(1), Put(2), Snap(2), Put(3), Unsnap(1), Prune],
+            1,
+            1,
+            &[None, Some(2), Some(3)],
+        ),
+        (
+            "pinned",
+            &[Put(1), Snap(1), Pin(1), Unsnap(1), Put(2), Prune, Commit],
+            1,
+            0,
+            &[Some(1), Some(2)],
+        ),
+        (
+            "pinned twice, unpinned once",
+            &[Put(1), Snap(1), Put(2), Pin(1), Pin(1), Unsnap(1), Unpin(1), Prune],
+            1,
+            1,
+            &[Some(1), Some(2)],
+        ),
+        (
+            "unpinned",
+            &[Put(1), Snap(1), Put(2), Pin(1), Unsnap(1), Unpin(1), Prune],
+            0,
+            0,
+            &[None, Some(2)],
+        ),
+    ];
+    for (name, steps, history, changes, seen) in cases {
+        let got = tell(steps);
+        assert_eq!((got.0, got.1, &got.2[..]), (*history, *changes, *seen), "{name}: {steps:?}");
+    }
+}
+
+/// A history row is the old value as it was, under the epoch in which it ended.
+#[test]
+fn history_rows_have_these_bytes() {
+    let (kv, meta) = memory();
+    meta.edit().put_xattr(INO, b"user.a", b"old").unwrap();
+    take_snapshot(&meta, 1);
+    meta.edit().put_xattr(INO, b"user.a", b"new").unwrap();
+    commit(&meta, &*kv);
+    let key = *b"\x04\0\0\0\0\0\0\0\x07user.a\0\0\0\0\0\0\0\x02";
+    assert_eq!(rows(&*kv, Table::History), [(key.to_vec(), b"\x01old".to_vec())]);
+    assert_eq!(rows(&*kv, Table::Xattr)[0].1, b"\x02new");
+    assert_eq!(rows(&*kv, Table::Super), [(b"epoch".to_vec(), vec![2])]);
+    assert_eq!(rows(&*kv, Table::Change), [], "xattrs are found through nothing yet");
+}
+
+/// An extent that begins before the range is found, in every layer and at every epoch.
+#[test]
+fn extents_reach_into_the_range() {
+    let (kv, meta) = memory();
+    let extent = |offset, len| Extent { offset, len, chunk: ChunkNo(offset), chunk_offset: 0 };
+    let mib = 1 << 20;
+    let all = [extent(0, mib), extent(2 << 20, mib), extent(3 << 20, 10)];
+    for extent in &all {
+        meta.edit().put_extent(INO, extent).unwrap();
+    }
+    meta.edit().put_extent(Ino(6), &extent(5, 5)).unwrap();
+    meta.edit().put_extent(Ino(8), &extent(0, 5)).unwrap();
+    let check = |at| {
+        let view = meta.read();
+        let get = |from, to, limit| view.extents(at, INO, from..to, limit).unwrap();
+        assert_eq!(get(0, u64::MAX, 9), all);
+        assert_eq!(get(0, 1, 9), all[..1]);
+        assert_eq!(get((1 << 20) - 1, 1 << 20, 9), all[..1]);
+        assert_eq!(get(1 << 20, 2 << 20, 9), [], "a hole");
+        assert_eq!(get((3 << 20) - 1, 3 << 20, 9), all[1..2]);
+        assert_eq!(get((3 << 20) - 1, 4 << 20, 9), all[1..]);
+        assert_eq!(get((3 << 20) - 1, 4 << 20, 1), all[1..2], "the limit keeps the first");
+        assert_eq!(get((3 << 20) + 10, u64::MAX, 9), []);
+        assert_eq!(get(5, 5, 9), []);
+        assert_eq!(get(0, 9, 0), []);
+    };
+    check(At::Live);
+    meta.freeze();
+    check(At::Live);
+    kv.write(meta.frozen_batch()).unwrap();
+    check(At::Live);
+    meta.committed();
+    check(At::Live);
+    let epoch = take_snapshot(&meta, 1);
+    check(At::Epoch(epoch));
+    for extent in &all {
+        meta.edit().delete_extent(INO, extent.offset).unwrap();
+    }
+    check(At::Epoch(epoch));
+    commit(&meta, &*kv);
+    check(At::Epoch(epoch));
+    assert_eq!(meta.read().extents(At::Live, INO, 0..u64::MAX, 9).unwrap(), []);
+    let (chunks, end) = meta.read().chunk_refs(None, 99).unwrap();
+    assert_eq!((chunks.len(), end), (5, None), "live and old references both count");
+}
+
+/// Rows without versions, and what a new `Meta` finds in the database.
+#[test]
+fn plain_rows_survive_reopening() {
+    let (kv, meta) = memory();
+    let shard = ShardRow { name: "main".into(), path: "".into(), weight: 1 };
+    {
+        let mut edit = meta.edit();
+        edit.put_shard(ShardId(0), &shard);
+        for ino in [3, 1, 2] {
+            edit.put_reap(Ino(ino), Reap { from: ino, delete: ino == 1 });
+        }
+        edit.delete_reap(Ino(2));
+        edit.super_put(b"id", b"raw");
+        edit.super_put_numbers(b"next", &[1, 1 << 40]);
+    }
+    let epoch = take_snapshot(&meta, 4);
+    let mut renamed = snapshot(4, "other", epoch);
+    meta.edit().put_snapshot(&renamed);
+    assert!(meta.overlay_bytes() > 0);
+    commit(&meta, &*kv);
+    assert_eq!(meta.overlay_bytes(), 0);
+
+    let meta = Meta::open(kv.clone()).unwrap();
+    let view = meta.read();
+    assert_eq!(view.epoch(), Epoch(2));
+    assert_eq!(view.snapshots(), [renamed.clone()]);
+    assert_eq!(view.snapshot_named(b"other"), Some(renamed.clone()));
+    assert_eq!(view.snapshot_named(b"s4"), None);
+    assert_eq!(view.shards().unwrap(), [(ShardId(0), shard)]);
+    let first = (Ino(1), Reap { from: 1, delete: true });
+    let last = (Ino(3), Reap { from: 3, delete: false });
+    assert_eq!(view.reaps(None, 9).unwrap(), [first, last]);
+    assert_eq!(view.reaps(None, 1).unwrap(), [first]);
+    assert_eq!(view.reaps(Some(Ino(1)), 9).unwrap(), [last]);
+    assert_eq!(view.reap(Ino(2)).unwrap(), None);
+    assert_eq!(view.super_get(b"id").unwrap().unwrap(), b"raw");
+    assert_eq!(view.super_numbers(b"next").unwrap().unwrap(), [1, 1 << 40]);
+    assert_eq!(view.super_numbers(b"none").unwrap(), None);
+    drop(view);
+
+    renamed.name = (*b"third").into();
+    meta.edit().put_snapshot(&renamed);
+    meta.edit().delete_snapshot(SnapshotId(4));
+    commit(&meta, &*kv);
+    assert_eq!(Meta::open(kv).unwrap().read().snapshots(), []);
+}
+
+/// The second txg may change what the first has frozen; each commit writes its own.
+#[test]
+fn frozen_changes_stay_as_they_were() {
+    let (kv, meta) = memory();
+    meta.edit().put_inode(INO, &sample_inode(1)).unwrap();
+    meta.edit().put_inode(Ino(8), &sample_inode(1)).unwrap();
+    meta.freeze();
+    meta.edit().put_inode(INO, &sample_inode(2)).unwrap();
+    meta.edit().delete_inode(Ino(8)).unwrap();
+    kv.write(meta.frozen_batch()).unwrap();
+    let size = |meta: &Meta, ino| meta.read().inode(At::Live, ino).unwrap().map(|i| i.size);
+    assert_eq!((size(&meta, INO), size(&meta, Ino(8))), (Some(2), None));
+    let crashed = Meta::open(kv.clone()).unwrap();
+    assert_eq!((size(&crashed, INO), size(&crashed, Ino(8))), (Some(1), Some(1)));
+    meta.committed();
+    assert_eq!((size(&meta, INO), size(&meta, Ino(8))), (Some(2), None));
+    assert_eq!(meta.read().inodes(At::Live, Ino(0), 9).unwrap().len(), 1);
+}
+
+// ---- damage ----
+
+#[test]
+fn damaged_rows_are_named() {
+    let (kv, meta) = memory();
+    let mut batch = Batch::default();
+    batch.put(Table::Inode, key::inode(Ino(0x1f)), [1, 9]);
+    batch.put(Table::Dirent, key::dirent(Ino(2), b"x"), [0xff; 12]);
+    batch.put(Table::Extent, *b"short", [1]);
+    batch.put(Table::History, [1, 2], [1]);
+    kv.write(batch).unwrap();
+    let view = meta.read();
+    let object = |error: Error| match error {
+        Error::Corrupt { object, .. } => object,
+        other => panic!("{other:?}"),
+    };
+    let error = view.inode(At::Live, Ino(0x1f)).unwrap_err();
+    assert_eq!(object(error), "row 000000000000001f of metadata table inode");
+    assert!(object(view.dirent(At::Live, Ino(2), b"x").unwrap_err()).contains("dirent"));
+    let error = view.dirents(At::Live, Ino(2), Cookie(0), 9).unwrap_err();
+    assert!(object(error).contains("dirent"));
+    assert!(object(view.chunk_refs(None, 9).unwrap_err()).contains("extent"));
+    assert!(view.inode(At::Live, Ino(1)).unwrap().is_none(), "neighbours stay readable");
+    drop(view);
+    assert!(object(meta.prune_history(None, 9).unwrap_err()).contains("history"));
+    take_snapshot(&meta, 1);
+    let error = meta.edit().put_dirent(Ino(2), b"x", dirent(1)).unwrap_err();
+    assert!(object(error).contains("dirent"));
+
+    for (name, value) in [(&b"epoch"[..], &[0][..]), (b"epoch", &[1, 2]), (b"epoch", &[0x80])] {
+        let kv = MemoryKv::new();
+        let mut batch = Batch::default();
+        batch.put(Table::Super, name, value);
+        kv.write(batch).unwrap();
+        assert!(matches!(Meta::open(Arc::new(kv)), Err(Error::Corrupt { .. })), "{value:?}");
+    }
+}
+
+fn dirent(ino: u64) -> Dirent {
+    Dirent { ino: Ino(ino), kind: FileKind::Regular }
+}
+
+// ---- cost ----
+
+/// Counts what reaches the database.
+#[derive(Default)]
+struct CountingKv {
+    inner: MemoryKv,
+    gets: AtomicUsize,
+    scans: AtomicUsize,
+}
+
+impl Kv for CountingKv {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.gets.fetch_add(1, Relaxed);
+        self.inner.get(table, key)
+    }
+    fn scan(&self, table: Table, range: &KeyRange, order: Order) -> Rows<'_> {
+        self.scans.fetch_add(1, Relaxed);
+        self.inner.scan(table, range, order)
+    }
+    fn write(&self, batch: Batch) -> Result<()> {
+        self.inner.write(batch)
+    }
+    fn usage(&self) -> KvUsage {
+        self.inner.usage()
+    }
+}
+
+/// What a path through the code costs in the database: (gets, scans).
+#[test]
+fn the_fast_paths_stay_fast() {
+    let kv = Arc::new(CountingKv::default());
+    let meta = Meta::open(kv.clone()).unwrap();
+    let cost = |what: &dyn Fn(&mut Edit<'_>)| {
+        kv.gets.store(0, Relaxed);
+        kv.scans.store(0, Relaxed);
+        what(&mut meta.edit());
+        (kv.gets.load(Relaxed), kv.scans.load(Relaxed))
+    };
+    let make = |edit: &mut Edit<'_>| {
+        edit.put_inode(INO, &sample_inode(1)).unwrap();
+        edit.put_dirent(Ino::ROOT, b"name", dirent(7)).unwrap();
+        let extent = Extent { offset: 0, len: 5, chunk: ChunkNo(1), chunk_offset: 0 };
+        edit.put_extent(INO, &extent).unwrap();
+    };
+    let read = |edit: &mut Edit<'_>| {
+        assert!(edit.view().inode(At::Live, INO).unwrap().is_some());
+        assert!(edit.view().dirent(At::Live, Ino::ROOT, b"name").unwrap().is_some());
+    };
+    let extents = |edit: &mut Edit<'_>| {
+        assert_eq!(edit.view().extents(At::Live, INO, 0..9, 9).unwrap().len(), 1);
+    };
+    assert_eq!(cost(&make), (0, 0), "nobody looks back: no reading before writing");
+    assert_eq!(cost(&read), (0, 0), "the open txg answers");
+    assert_eq!(cost(&extents), (0, 1), "nothing can begin before the first extent found");
+    commit(&meta, &*kv);
+    assert_eq!(cost(&read), (2, 0), "one point lookup each");
+    take_snapshot(&meta, 1);
+    assert_eq!(cost(&make), (3, 0), "with a snapshot, one lookup of the old row each");
+}
