@@ -58,6 +58,7 @@ use commit::{Background, CommitSignal};
 use files::{FileNode, FileTable};
 use hints::NameHints;
 pub use marks::Marks;
+use open::Counters;
 pub use open::{InitOptions, OpenOptions};
 pub use report::{ClassReport, Explanation, ShardInfo, StatsReport, Status};
 pub use space::VolumeSpace;
@@ -91,6 +92,8 @@ pub struct Volume {
     accepted: AtomicU64,
     /// Free bytes beyond the reserve where the metadata lies.
     meta_usable: AtomicU64,
+    /// Counters of the frozen txg, while there is one.
+    frozen: Mutex<Option<Counters>>,
     marks: RwLock<Option<Arc<Marks>>>,
     /// Held by gc and check: they must not run at the same time.
     maintenance: Mutex<()>,

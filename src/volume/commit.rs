@@ -34,6 +34,8 @@ struct SignalState {
     requested: u64,
     begun: u64,
     completed: u64,
+    /// Why the last commit failed, if it did.
+    failure: Option<Error>,
     stop: bool,
 }
 
@@ -51,9 +53,10 @@ impl CommitSignal {
         true
     }
 
-    fn finish(&self) {
+    fn finish(&self, result: Result<()>) {
         let mut state = self.state.lock();
         state.completed = state.begun;
+        state.failure = result.err();
         self.done.notify_all();
     }
 
@@ -64,14 +67,21 @@ impl CommitSignal {
         self.wanted.notify_one();
     }
 
-    /// Waits until a commit that began after this call has ended.
-    fn wait(&self) {
+    /// Waits until a commit that began after this call has ended; says how.
+    fn wait(&self) -> Result<()> {
         let mut state = self.state.lock();
         let mine = state.begun + 1;
         state.requested = state.requested.max(mine);
         self.wanted.notify_one();
         while state.completed < mine && !state.stop {
             self.done.wait(&mut state);
+        }
+        match &state.failure {
+            Some(failure) => Err(failure.clone()),
+            None if state.completed < mine => {
+                Err(Error::ReadOnly { what: "the volume is shut down".to_owned() })
+            }
+            None => Ok(()),
         }
     }
 
@@ -116,26 +126,20 @@ impl Volume {
     /// Makes everything that was changed before this call durable.
     ///
     /// # Errors
-    /// `Poisoned` with the first cause when this or an earlier commit failed; `ReadOnly` when the
-    /// volume was shut down before the changes were durable.
+    /// `Poisoned` with the first cause when this or an earlier commit failed; `NoSpace` when a shard
+    /// is full (the changes stay in memory and are tried again); `ReadOnly` when the volume was
+    /// shut down before the changes were durable.
     pub fn commit(&self) -> Result<()> {
         if self.read_only {
             return Ok(());
         }
-        self.signal.wait();
-        match self.poison.get() {
-            Some(cause) => Err(Error::Poisoned { cause: Arc::clone(cause) }),
-            None if self.is_stopping() => {
-                Err(Error::ReadOnly { what: "the volume is shut down".to_owned() })
-            }
-            None => Ok(()),
-        }
+        self.signal.wait()
     }
 
     /// Waits for a commit that begins from now on, whatever becomes of it.
     pub(super) fn signal_and_wait(&self) {
-        if !self.is_stopping() {
-            self.signal.wait();
+        if let Err(e) = self.signal.wait() {
+            debug!("Waited for a commit that failed cause={e}");
         }
     }
 
@@ -144,33 +148,47 @@ impl Volume {
         if let Some(cause) = self.poison.get() {
             return Err(Error::Poisoned { cause: Arc::clone(cause) });
         }
-        self.try_commit().map_err(|e| self.poison(e))
+        self.try_commit().map_err(|e| match e {
+            // Nothing is lost: the changes stay in memory and the next commit tries again.
+            Error::NoSpace { .. } | Error::Poisoned { .. } => e,
+            e => self.poison(e),
+        })
     }
 
     fn try_commit(&self) -> Result<()> {
+        // A commit that met a full shard is frozen still and goes first.
+        self.finish_frozen()?;
         // The long drain keeps nobody out; the second one only meets what came meanwhile.
         self.drain_files(false)?;
-        let counters = {
+        {
             let _gate = self.gate.write();
             self.drain_files(true)?;
-            if self.meta.is_clean() && !self.store.has_unsealed() {
+            if self.meta.is_clean() && self.store.is_committed() {
                 return Ok(());
             }
             self.meta.freeze();
-            self.counters()
-        };
+            *self.frozen.lock() = Some(self.counters());
+        }
+        self.finish_frozen()
+    }
+
+    /// Makes the frozen txg durable, if there is one.
+    fn finish_frozen(&self) -> Result<()> {
+        let Some(counters) = *self.frozen.lock() else { return Ok(()) };
         let sealed = self.store.seal()?;
         let mut batch = self.meta.frozen_batch();
-        batch.changes.extend(sealed.changes().iter().cloned());
+        batch.changes.extend(sealed.changes.changes.iter().cloned());
         let txg = self.txg.load(Ordering::Relaxed) + 1;
-        let counters = Counters { txg, next: sealed.next(), ..counters };
+        let counters = Counters { txg, next: sealed.next, ..counters };
         batch.put(Table::Super, &b"counters"[..], counters.encode());
         batch.put(Table::Super, &b"totals"[..], self.encode_totals());
         let rows = batch.changes.len();
-        self.kv.write(batch)?;
+        // Whether a failed batch reached the disk is unknown: there is no second try.
+        self.kv.write(batch).map_err(|e| self.poison(e))?;
+        *self.frozen.lock() = None;
         self.txg.store(txg, Ordering::Release);
         self.meta.committed();
-        self.store.committed(sealed)?;
+        self.store.committed(sealed);
         self.stats.activity.commits.fetch_add(1, Ordering::Relaxed);
         self.refresh_space();
         debug!("Commit done txg={txg} rows={rows}");
@@ -179,7 +197,7 @@ impl Volume {
 
     /// Starts the commit thread and the reaper.
     pub(super) fn start_threads(self: &Arc<Self>) -> Result<()> {
-        let interval = Duration::from_secs(self.config.limits.commit_interval_secs);
+        let interval = Duration::from_secs(self.config.limits.commit_interval_secs.into());
         let (signal, weak) = (Arc::clone(&self.signal), Arc::downgrade(self));
         let committer = move || commit_loop(&signal, &weak, interval);
         let (reaper, weak) = (Arc::clone(&self.reaper), Arc::downgrade(self));
@@ -204,7 +222,6 @@ impl Volume {
         }
         self.stop_threads();
         let last = if self.read_only { Ok(()) } else { self.commit_now() };
-        self.store.close();
         *self.lock.lock() = None;
         last
     }
@@ -232,10 +249,11 @@ impl Drop for Volume {
 fn commit_loop(signal: &CommitSignal, volume: &Weak<Volume>, interval: Duration) {
     while signal.next(interval) {
         let Some(volume) = volume.upgrade() else { return };
-        if let Err(e) = volume.commit_now() {
-            debug!("Commit failed cause={e}");
+        let result = volume.commit_now();
+        if let Err(e) = &result {
+            error!("Commit failed cause={e}");
         }
-        signal.finish();
+        signal.finish(result);
     }
 }
 

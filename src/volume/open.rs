@@ -195,6 +195,7 @@ impl Volume {
             txg: AtomicU64::new(counters.txg),
             accepted: AtomicU64::new(0),
             meta_usable: AtomicU64::new(0),
+            frozen: Mutex::new(None),
             marks: RwLock::new(None),
             maintenance: Mutex::new(()),
             signal: Arc::default(),
@@ -271,7 +272,7 @@ impl Volume {
             })?;
         }
         self.commit()?;
-        self.store.add_shard(id, Arc::clone(&shard));
+        self.store.add_shard(id, Arc::clone(&shard))?;
         let place = path.display().to_string();
         self.shards.write().push(ShardState::new(id, name.to_owned(), place, weight, shard));
         self.refresh_space();

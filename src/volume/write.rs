@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use log::error;
+use log::{error, warn};
 
 use super::Volume;
 use super::extent::mapped;
@@ -253,10 +253,10 @@ impl Volume {
         } else {
             self.left_edge(ino, spec, start)?
         };
-        let mut data = Vec::new();
-        if from < start {
-            data = self.read_current(ino, state, from..start)?;
-        }
+        let (from, mut data) = match self.read_current(ino, state, from..start) {
+            Ok(old) => (from, old),
+            Err(e) => (start, not_widened(ino, &e)),
+        };
         state.dirty.discard(&(from..start));
         let dirty = state.dirty.take(start).expect("the caller names a dirty range");
         if data.is_empty() {
@@ -271,7 +271,13 @@ impl Volume {
                 break;
             }
             // Other dirty ranges inside the same chunk come along.
-            data.extend(self.read_current(ino, state, end..edge)?);
+            match self.read_current(ino, state, end..edge) {
+                Ok(old) => data.extend(old),
+                Err(e) => data.extend(not_widened(ino, &e)),
+            }
+            if from + (data.len() as u64) < edge {
+                break;
+            }
             let last = state.dirty.range_at(edge);
             state.dirty.discard(&(end..edge));
             if let Some(more) = last {
@@ -322,6 +328,12 @@ impl Volume {
         state.dirty.overlay(range.start, &mut buf);
         Ok(buf)
     }
+}
+
+/// The old neighbourhood of a write cannot be read: what is new is stored without it.
+fn not_widened(ino: Ino, cause: &Error) -> Vec<u8> {
+    warn!("Writing next to bytes that cannot be read ino={ino} cause={cause}");
+    Vec::new()
 }
 
 /// End of a write of `len` bytes at `offset`.
