@@ -304,7 +304,7 @@ fn ingest(c: &mut Criterion) {
     let data = random.text(INGEST_BYTES);
     scratch.write(Ino::ROOT, "first.c", &data);
     scratch.commit();
-    let before = scratch.volume.stats().totals().new_bytes;
+    let before = scratch.volume.stats().totals();
     group.bench_function("known", |b| {
         b.iter_custom(|n| {
             sum(n, |_| {
@@ -317,9 +317,9 @@ fn ingest(c: &mut Criterion) {
             })
         });
     });
-    let stored = scratch.volume.stats().totals().new_bytes - before;
-    // The same bytes are cut the same way, whatever commits came between.
-    assert_eq!(stored, 0, "known data was stored again");
+    // A commit in the middle of a file may cut it once where it was not cut before.
+    let since = scratch.volume.stats().totals().since(&before);
+    assert!(since.new_bytes * 100 <= since.written_bytes, "known data was stored again: {since:?}");
     group.finish();
 }
 

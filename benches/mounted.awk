@@ -45,39 +45,45 @@ $1 == "fact" && $5 != "" {
     value[$3, name, "s", i] = $5
 }
 
-function table(    i, n, e, s, f) {
-    printf "%s; %d files, %.0f MB; dd %d MiB; medians of %d rounds\n", machine, files, tree_bytes / 1e6, dd_mib, rounds
-    print "s: until the command returns; +sync: until durable; x: speed of StrataFS, the other = 1"
-    printf "\n%-17s %8s %8s %8s  %7s %7s  %8s %8s %7s  %7s  %s\n", "step", "ext4 s", "strata s", "floor s", "x ext4", "x floor", "ext4 +sync", "str +sync", "x ext4", "CPU s", "StrataFS rate"
+function table(    i, n, e, ed, s, sd, f, row) {
+    printf "%s; %d files, %.0f MB; dd %d MiB; ", machine, files, tree_bytes / 1e6, dd_mib
+    printf "medians of %d rounds\n", rounds
+    print "x: speed of StrataFS where the other one is 1; CPU: of the mounted process"
+    row = "%-17s %8s %8s %8s  %7s %7s | %8s %8s %7s | %7s  %s\n"
+    printf "\n" row, "", "until", "it", "returns", "", "", "until", "durable", "", "", ""
+    printf row, "step", "ext4 s", "strata s", "floor s", "x ext4", "x floor", \
+        "ext4 s", "strata s", "x ext4", "CPU s", "StrataFS rate"
     for (i = 1; i <= steps; i++) {
         n = step[i]
-        e = of_column("ext4", n, "s"); s = of_column("strata", n, "s"); f = of_column("floor", n, "s")
-        ed = of_column("ext4", n, "durable"); sd = of_column("strata", n, "durable")
-        printf "%-17s %8s %8s %8s  %7s %7s  %10s %9s %7s  %7s  %s\n", n, number(e, 3), number(s, 3), number(f, 3), \
-            number(ratio(e, s), 2), number(ratio(f, s), 2), number(ed, 3), number(sd, 3), \
-            number(ratio(ed, sd), 2), number(of_column("strata", n, "cpu"), 2), rate(n, s)
+        e = of_column("ext4", n, "s"); ed = of_column("ext4", n, "durable")
+        s = of_column("strata", n, "s"); sd = of_column("strata", n, "durable")
+        f = of_column("floor", n, "s")
+        printf row, n, number(e, 3), number(s, 3), number(f, 3), number(ratio(e, s), 2), \
+            number(ratio(f, s), 2), number(ed, 3), number(sd, 3), number(ratio(ed, sd), 2), \
+            number(of_column("strata", n, "cpu"), 2), rate(n, s)
     }
     print ""
     for (i = 1; i <= facts; i++) printf "%-28s %18s\n", fact[i], of_column("strata", fact[i], "s")
 }
 
 function json(    i, t, n, count, names) {
-    printf "{\"machine\": \"%s\", \"files\": %d, \"tree_bytes\": %.0f, \"dd_mib\": %d, \"many\": %d, \"rounds\": %d,\n \"steps\": [", machine, files, tree_bytes, dd_mib, many, rounds
+    printf "{\"machine\": \"%s\", \"files\": %d, \"tree_bytes\": %.0f, ", machine, files, tree_bytes
+    printf "\"dd_mib\": %d, \"many\": %d, \"rounds\": %d,\n \"steps\": [", dd_mib, many, rounds
     count = split("ext4 strata floor", names, " ")
     for (i = 1; i <= steps; i++) {
-        printf "%s\n  {\"name\": \"%s\"", i > 1 ? "," : "", step[i]
+        printf "%s\n  {\"name\": \"%s\"", (i > 1 ? "," : ""), step[i]
         for (t = 1; t <= count; t++) {
             n = names[t]
             if (!runs[n, step[i]]) continue
-            printf ", \"%s\": {\"seconds\": %s, \"durable_seconds\": %s, \"daemon_cpu_seconds\": %s}", n, \
-                json_number(of_column(n, step[i], "s")), json_number(of_column(n, step[i], "durable")), \
-                json_number(of_column(n, step[i], "cpu"))
+            printf ", \"%s\": {\"seconds\": %s, ", n, json_number(of_column(n, step[i], "s"))
+            printf "\"durable_seconds\": %s, ", json_number(of_column(n, step[i], "durable"))
+            printf "\"daemon_cpu_seconds\": %s}", json_number(of_column(n, step[i], "cpu"))
         }
         printf "}"
     }
     printf "\n ],\n \"facts\": {"
     for (i = 1; i <= facts; i++)
-        printf "%s\n  \"%s\": %.10g", i > 1 ? "," : "", fact[i], of_column("strata", fact[i], "s")
+        printf "%s\n  \"%s\": %.10g", (i > 1 ? "," : ""), fact[i], of_column("strata", fact[i], "s")
     print "\n }}"
 }
 

@@ -78,17 +78,14 @@ check_setup() {
 
 # ---- sources: the same bytes for every target and round
 
-# Prints up to $1 paths of small files this machine has, in a fixed order.
+# Prints up to $1 paths of small files this machine has, in a fixed order: headers and sources
+# first, they are about 12 KB on average.
 source_list() {
-    local roots=() root
+    local root
     for root in /usr/include "$HOME/.cargo/registry/src" /usr/share /usr/lib/python3; do
-        [ ! -d "$root" ] || roots+=("$root")
-    done
-    # The size bound gives an average of about 12 KB.
-    find "${roots[@]}" -xdev -type f -readable -size +0 -size -320k -print0 2>/dev/null | sort -z |
-        perl -0ne 'BEGIN { $n = shift @ARGV } push @all, $_;
-            END { my $step = @all > $n ? @all / $n : 1;      # evenly over all of them
-                  for (my $i = 0; $i < @all && $n-- > 0; $i += $step) { print $all[int $i] } }' "$1"
+        [ ! -d "$root" ] ||
+            find "$root" -xdev -type f -readable -size +0 -size -1024k -print0 | sort -z
+    done | perl -0ne 'BEGIN { $n = shift @ARGV } print if $. <= $n' "$1"
 }
 
 # Copies the files listed on stdin below $1 until it holds $2; further passes over the list get a
@@ -198,9 +195,10 @@ close_target() {
         for key in live_bytes unique_bytes stored_bytes metadata_bytes; do
             fact "$key" "$(json_value "$key" <<<"$stats")"
         done
-        local start=$EPOCHREALTIME
+        local start=$EPOCHREALTIME seconds
         timeout "$step_seconds" "$stratafs" umount "$mounted" >/dev/null
-        emit umount "$(since "$start")" "$(since "$start")" 0
+        seconds=$(minus "$EPOCHREALTIME" "$start")
+        emit umount "$seconds" "$seconds" 0
     elif [ "$target" = floor ]; then
         umount "$mounted" || { sleep 1; umount "$mounted"; }
         wait "$daemon" || true
@@ -224,14 +222,17 @@ vm() { awk -v key="$1:" '$1 == key { print $2 }' "/proc/$daemon/status"; }
 daemon_cpu() {
     [ -n "$daemon" ] || { echo 0; return; }
     # The name, in parentheses, may hold anything: fields are counted after it.
-    sed 's/.*) //' "/proc/$daemon/stat" | awk -v hz="$(getconf CLK_TCK)" '{ printf "%.2f", ($12 + $13) / hz }'
+    sed 's/.*) //' "/proc/$daemon/stat" |
+        awk -v hz="$(getconf CLK_TCK)" '{ printf "%.2f", ($12 + $13) / hz }'
 }
 
 # ---- measuring
 
-since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.4f", b - a }'; }
-emit() { printf 'step\t%s\t%s\t%s\t%s\t%s\t%s\n' "$round" "$target" "$1" "$2" "$3" "$4" >>"$out.tsv"; }
-fact() { printf 'fact\t%s\t%s\t%s\t%s\t\t\n' "$round" "$target" "$1" "$2" >>"$out.tsv"; }
+minus() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.4f", a - b }'; }
+# NAME, seconds, seconds until durable, CPU seconds.
+emit() { (IFS=$'\t'; echo "step	$round	$target	$*" >>"$out.tsv"); }
+# NAME, value.
+fact() { (IFS=$'\t'; echo "fact	$round	$target	$*" >>"$out.tsv"); }
 
 # Makes everything in the target durable. The kernel sends no syncfs to FUSE; there, fsync of the
 # directory commits the whole volume. On ext4 it takes syncfs.
@@ -251,10 +252,11 @@ step() {
     start=$EPOCHREALTIME
     timeout "$step_seconds" "$@" >/dev/null 2>"$run/stderr" ||
         die "$target: $name failed ($?): $(tail -3 "$run/stderr")"
-    returned=$(since "$start")
+    returned=$EPOCHREALTIME
     if [ -n "$file" ]; then sync "$file"; else durable; fi
-    whole=$(since "$start")
-    cpu=$(awk -v a="$cpu" -v b="$(daemon_cpu)" 'BEGIN { printf "%.2f", b - a }')
+    whole=$(minus "$EPOCHREALTIME" "$start")
+    returned=$(minus "$returned" "$start")
+    cpu=$(minus "$(daemon_cpu)" "$cpu")
     emit "$name" "$returned" "$whole" "$cpu"
     say "$(printf '  round %s %-7s %-20s %9.3f s  %9.3f s durable  %7.2f s CPU' \
         "$round" "$target" "$name" "$returned" "$whole" "$cpu")"
@@ -295,7 +297,7 @@ many_files() {
     local rss hwm
     rss=$(vm VmRSS) hwm=$(vm VmHWM)
     close_target
-    say "after $many files: VmRSS $((rss / 1024)) MiB, VmHWM $((hwm / 1024)) MiB (VmHWM must be below $((rss_max_kib / 1024)) MiB)"
+    say "after $many files: VmRSS $rss KiB, VmHWM $hwm KiB (must be below $rss_max_kib KiB)"
     [ "$hwm" -lt "$rss_max_kib" ] || memory_ok=false
 }
 
@@ -317,7 +319,7 @@ main() {
     for round in $(seq "$rounds"); do
         local name
         for name in "${order[@]}"; do one_round "$name"; done
-        order=("${order[@]:1}" "${order[0]}") # whoever comes first in one round comes last in the next
+        order=("${order[@]:1}" "${order[0]}") # everybody comes first once
     done
     if wants strata && [ "$many" -gt 0 ]; then many_files; fi
     report json >"$out.json"

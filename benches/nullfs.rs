@@ -1,10 +1,10 @@
 //! The FUSE floor: a file system in memory that forgets what is written.
 //!
-//! It answers the requests `rsync -a`, `cp -a`, `dd`, `find`, `du` and `rm -rf` make, with the flags,
-//! lifetimes and number of threads of the `StrataFS` mount (`src/fuse`, `src/vfs`: keep them alike) and
-//! next to no work behind them. What it costs is what fuser, the kernel and the wakeups cost, and no
-//! change of `StrataFS` alone can go below that. Names and attributes are kept, data is not: a file
-//! remembers its size and reads as zeros.
+//! It answers the requests `rsync -a`, `cp -a`, `dd`, `find`, `du` and `rm -rf` make, with the
+//! flags, lifetimes and number of threads of the `StrataFS` mount (`src/fuse`, `src/vfs`: keep them
+//! alike) and next to no work behind them. What it costs is what fuser, the kernel and the wakeups
+//! cost, and no change of `StrataFS` alone can go below that. Names and attributes are kept, data
+//! is not: a file remembers its size and reads as zeros.
 //!
 //! `nullfs MOUNTPOINT [THREADS]` stays in the foreground until it is unmounted.
 
