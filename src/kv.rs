@@ -201,4 +201,7 @@ pub trait Kv: Send + Sync {
 
     /// Sizes for `stats`.
     fn usage(&self) -> KvUsage;
+
+    /// The tables as they are now, for as long as the result lives; it refuses to write.
+    fn snapshot(&self) -> Box<dyn Kv + '_>;
 }

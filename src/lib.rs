@@ -1,9 +1,23 @@
 //! StrataFS: a writable FUSE filesystem that stores every distinct piece of data once.
+//!
+//! `docs/DESIGN.md` tells what the rooms below are for and which may import which.
 
+pub mod check;
+pub mod checksum;
+pub mod classify;
+pub mod codec;
+pub mod config;
+pub mod cursor;
 pub mod env;
 pub mod error;
+pub mod gc;
+pub mod ingest;
 pub mod kv;
 pub mod limits;
 pub mod meta;
+pub mod shard;
 pub mod stats;
+pub mod store;
+pub mod sys;
 pub mod types;
+pub mod volume;

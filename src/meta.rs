@@ -13,6 +13,7 @@
 //! Locking: one reader-writer lock over all of it. A thread that holds a `View` or an `Edit` must
 //! not ask `Meta` for another one, nor call any method of `Meta`: it would wait for itself.
 
+mod audit;
 mod cursor;
 mod edit;
 mod key;
@@ -97,6 +98,22 @@ impl Meta {
         let done = self.state.write().frozen.take();
         // A large map takes a while to free; the lock is gone by now.
         drop(done);
+    }
+
+    /// True if there is nothing to commit.
+    pub fn is_clean(&self) -> bool {
+        let state = self.state.read();
+        state.open.changes() == 0 && state.frozen.is_none()
+    }
+
+    /// As [`Meta::pin`], if a snapshot or another pin protects the epoch now; else false.
+    pub fn try_pin(&self, epoch: Epoch) -> bool {
+        let mut state = self.state.write();
+        let protected = state.is_protected(epoch);
+        if protected {
+            state.protect(epoch);
+        }
+        protected
     }
 
     /// Keeps what `epoch` sees as if a snapshot with this epoch existed, until [`Meta::unpin`].

@@ -1,16 +1,19 @@
 //! Where containers lie: a directory today; a bucket or a node later.
 //!
-//! Guarantees (the contract suite in `tests/it/shard.rs` runs on every implementation): what
+//! Guarantees (the contract suite in `shard/tests.rs` runs on every implementation): what
 //! [`Appender::sync`] confirmed stays, across crashes; a read gives the whole range or an error.
 //! Relies on: one writer per volume. Does not: know what a container holds.
 
 mod local;
+mod marker;
 mod memory;
+#[cfg(test)]
+mod tests;
 
 pub use local::LocalShard;
 pub use memory::MemoryShard;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::types::ContainerId;
 
 /// Room on a shard, in bytes.
@@ -86,4 +89,12 @@ pub trait Appender: Send {
     /// # Errors
     /// `NoSpace`, `Io`; after an error nothing since the last success may be relied on.
     fn sync(&mut self) -> Result<()>;
+}
+
+/// The error of a read or a reopening beyond the end of a container.
+fn too_short(id: ContainerId, place: &str, have: u64, need: u64) -> Error {
+    Error::corrupt(
+        format!("container {id} on {place}"),
+        format!("it ends at byte {have} where at least {need} were written"),
+    )
 }

@@ -69,4 +69,9 @@ impl Kv for MemoryKv {
             tables.iter().flatten().map(|(key, value)| key.len() + value.len()).sum();
         KvUsage { disk_bytes: 0, memory_bytes: bytes as u64 }
     }
+
+    fn snapshot(&self) -> Box<dyn Kv + '_> {
+        // A copy; writing to it harms nobody, so it need not be refused.
+        Box::new(Self { tables: RwLock::new(self.tables.read().clone()) })
+    }
 }

@@ -189,14 +189,7 @@ impl Kv for RocksKv {
     }
 
     fn scan(&self, table: Table, range: &KeyRange, order: Order) -> Rows<'_> {
-        let mut read = ReadOptions::default();
-        if let Some(upper) = &range.upper {
-            if *upper <= range.lower {
-                return Box::new(std::iter::empty());
-            }
-            read.set_iterate_upper_bound(upper.clone());
-        }
-        read.set_iterate_lower_bound(range.lower.clone());
+        let Some(read) = bounds(range) else { return Box::new(std::iter::empty()) };
         let iter = self.db.raw_iterator_cf_opt(self.handle(table), read);
         Box::new(Scan { iter, table, order, state: ScanState::Fresh })
     }
@@ -229,6 +222,53 @@ impl Kv for RocksKv {
                 + self.sum(ESTIMATE_TABLE_READERS_MEM)
                 + self.cache.get_usage() as u64,
         }
+    }
+
+    fn snapshot(&self) -> Box<dyn Kv + '_> {
+        Box::new(RocksSnapshot { db: self, view: self.db.snapshot() })
+    }
+}
+
+/// Read options for a range; `None` if it is empty.
+fn bounds(range: &KeyRange) -> Option<ReadOptions> {
+    let mut read = ReadOptions::default();
+    if let Some(upper) = &range.upper {
+        if *upper <= range.lower {
+            return None;
+        }
+        read.set_iterate_upper_bound(upper.clone());
+    }
+    read.set_iterate_lower_bound(range.lower.clone());
+    Some(read)
+}
+
+/// One state of the database, kept while it is looked at.
+struct RocksSnapshot<'a> {
+    db: &'a RocksKv,
+    view: rocksdb::Snapshot<'a>,
+}
+
+impl Kv for RocksSnapshot<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.view.get_cf(self.db.handle(table), key).map_err(failed("get", table))
+    }
+
+    fn scan(&self, table: Table, range: &KeyRange, order: Order) -> Rows<'_> {
+        let Some(read) = bounds(range) else { return Box::new(std::iter::empty()) };
+        let iter = self.view.raw_iterator_cf_opt(self.db.handle(table), read);
+        Box::new(Scan { iter, table, order, state: ScanState::Fresh })
+    }
+
+    fn write(&self, _batch: Batch) -> Result<()> {
+        Err(Error::ReadOnly { what: "a snapshot of the metadata".to_owned() })
+    }
+
+    fn usage(&self) -> KvUsage {
+        self.db.usage()
+    }
+
+    fn snapshot(&self) -> Box<dyn Kv + '_> {
+        Box::new(RocksSnapshot { db: self.db, view: self.db.db.snapshot() })
     }
 }
 

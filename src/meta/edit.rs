@@ -18,16 +18,23 @@ use crate::types::{Dirent, Epoch, Extent, Ino, Inode, ShardId, Snapshot, Snapsho
 pub struct Edit<'a> {
     kv: &'a dyn Kv,
     state: RwLockWriteGuard<'a, State>,
+    changes_before: u64,
 }
 
 impl<'a> Edit<'a> {
     pub(super) fn new(kv: &'a dyn Kv, state: RwLockWriteGuard<'a, State>) -> Self {
-        Self { kv, state }
+        let changes_before = state.open.changes();
+        Self { kv, state, changes_before }
     }
 
     /// What a reader would see now.
     pub fn view(&self) -> View<'_> {
         View::lent(self.kv, &self.state)
+    }
+
+    /// True if this edit has staged anything yet.
+    pub fn has_staged(&self) -> bool {
+        self.state.open.changes() != self.changes_before
     }
 
     /// Adds or replaces an inode.

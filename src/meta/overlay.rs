@@ -19,6 +19,7 @@ type Slots = BTreeMap<Box<[u8]>, Slot>;
 pub(super) struct Overlay {
     tables: [Slots; Table::ALL.len()],
     bytes: usize,
+    changes: u64,
 }
 
 fn index(table: Table) -> usize {
@@ -28,6 +29,7 @@ fn index(table: Table) -> usize {
 impl Overlay {
     /// Puts (`Some`) or deletes (`None`) a row.
     pub(super) fn set(&mut self, table: Table, key: &[u8], value: Option<&[u8]>) {
+        self.changes += 1;
         let rows = &mut self.tables[index(table)];
         let new_bytes = value.map_or(0, <[u8]>::len);
         let value = value.map(Box::from);
@@ -44,6 +46,11 @@ impl Overlay {
     /// What this overlay says about a row: nothing, that it is gone, or its value.
     pub(super) fn get(&self, table: Table, key: &[u8]) -> Option<&Slot> {
         self.tables[index(table)].get(key)
+    }
+
+    /// Puts and deletes so far.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Approximate memory.

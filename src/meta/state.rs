@@ -87,6 +87,10 @@ impl State {
         }
     }
 
+    pub(super) fn is_protected(&self, epoch: Epoch) -> bool {
+        self.protected.contains_key(&epoch)
+    }
+
     pub(super) fn newest_protected(&self) -> Option<Epoch> {
         self.protected.last_key_value().map(|(epoch, _)| *epoch)
     }

@@ -1,0 +1,236 @@
+//! `config.toml` in the volume directory: memory bounds, file classes and the rules that choose
+//! them.
+//!
+//! Guarantees: a [`Config`] that was loaded is within every bound given here; an unknown key, class
+//! or a value out of bounds is refused with one sentence that names file, line, key and what would
+//! be valid. Without a file the defaults are the whole configuration.
+//! Relies on: nobody; it only reads one file. Does not: compile globs (`classify` does, and reports
+//! bad ones the same way), know which shards there are (the volume asks [`Config::check_shards`]),
+//! write the file. `toml` lives here. `docs/config.example.toml` shows every key.
+
+mod classes;
+mod reader;
+mod rules;
+mod size;
+#[cfg(test)]
+mod tests;
+
+pub use classes::{
+    ADDED_IDS, ARCHIVE, BINARY, Chunking, ClassSpec, CodecSetting, DATABASE, DEFAULT_SHARD, IMAGE,
+    LOG, MAIL, MEDIA, OFFICE, OTHER, SOURCE,
+};
+pub use rules::{MagicSpec, RuleSpec};
+pub use size::{SIZE_FORMS, parse_size};
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use crate::config::reader::{Section, Source};
+use crate::error::{Error, Result};
+use crate::limits::CHUNK_BYTES_MAX;
+
+/// Name of the file in the volume directory.
+pub const CONFIG_FILE: &str = "config.toml";
+
+const MIB: u64 = 1024 * 1024;
+/// Largest bound on memory that is taken for meant: a typing error is likelier above.
+const MEMORY_BYTES_MAX: u64 = 1024 * 1024 * MIB;
+/// Smallest bound that still lets the part it bounds do its work.
+const MEMORY_BYTES_MIN: u64 = MIB;
+/// Most worker threads: no machine we know gains from more.
+const WORKERS_MAX: i64 = 256;
+
+/// Bounds on memory and time. The defaults sum up to 240 MiB and suit a machine with 512 MB.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest time between two commits, 1..=3600.
+    pub commit_interval_secs: u32,
+    /// Written but not yet cut file data of the whole volume.
+    pub dirty_bytes: u64,
+    /// Written but not yet cut data of one file; at most `dirty_bytes`.
+    pub file_dirty_bytes: u64,
+    /// Metadata of the open txg.
+    pub overlay_bytes: u64,
+    /// Cache of decoded frames.
+    pub cache_bytes: u64,
+    /// Block cache of RocksDB.
+    pub block_cache_bytes: u64,
+    /// Raw bytes waiting for workers.
+    pub queue_bytes: u64,
+    /// Kept free on every shard.
+    pub reserve_bytes: u64,
+    /// Threads that cut and compress; 0 is one per core.
+    pub workers: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            commit_interval_secs: 5,
+            dirty_bytes: 64 * MIB,
+            file_dirty_bytes: 4 * MIB,
+            overlay_bytes: 48 * MIB,
+            cache_bytes: 64 * MIB,
+            block_cache_bytes: 48 * MIB,
+            queue_bytes: 16 * MIB,
+            reserve_bytes: 64 * MIB,
+            workers: 0,
+        }
+    }
+}
+
+/// A volume's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The file it came from; `None` for the defaults.
+    pub path: Option<PathBuf>,
+    /// Bounds.
+    pub limits: Limits,
+    /// All classes in id order: the built-in ones as the file changed them, and the added ones.
+    pub classes: Vec<ClassSpec>,
+    /// Rules in file order; the first that matches wins.
+    pub rules: Vec<RuleSpec>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let (limits, classes) = (Limits::default(), classes::built_in());
+        Self { path: None, limits, classes, rules: Vec::new() }
+    }
+}
+
+impl Config {
+    /// Reads the file at `path`; the defaults if there is none.
+    ///
+    /// # Errors
+    /// `Config` when it does not say something valid; `Io` when it cannot be read.
+    pub fn load(path: &Path) -> Result<Self> {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(e) => return Err(Error::io("read", path, e)),
+        };
+        match str::from_utf8(&bytes) {
+            Ok(text) => Self::parse(text, path),
+            Err(e) => {
+                let good = str::from_utf8(&bytes[..e.valid_up_to()]).unwrap_or_default();
+                let source = Source { path, text: good };
+                let problem = "A byte is not UTF-8 in the text";
+                Err(source.error(good.len(), problem, "save the file as UTF-8"))
+            }
+        }
+    }
+
+    /// Reads `text`, which lies at `path`.
+    ///
+    /// # Errors
+    /// `Config` when it does not say something valid.
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let source = Source { path, text };
+        let table = DeTable::parse(text).map_err(|e| {
+            let at = e.span().map_or(0, |span| span.start);
+            let problem = format!("Not TOML ({}) in the text", e.message().replace('\n', ", "));
+            source.error(at, problem, "see docs/config.example.toml for the form")
+        })?;
+        let top = Section::new(source, "the top level".to_owned(), table.get_ref(), 0);
+        top.refuse_unknown(&["limits", "classes", "rule"])?;
+        let limits = match top.get("limits") {
+            None => Limits::default(),
+            Some(value) => {
+                read_limits(&Section::from_value(source, "section [limits]".to_owned(), value)?)?
+            }
+        };
+        let classes = match top.get("classes") {
+            None => classes::built_in(),
+            Some(value) => {
+                let title = "section [classes]".to_owned();
+                classes::read(source, &Section::from_value(source, title, value)?)?
+            }
+        };
+        let rules = match top.get("rule") {
+            None => Vec::new(),
+            Some(value) => rules::read(source, value, &classes)?,
+        };
+        Ok(Self { path: Some(path.to_owned()), limits, classes, rules })
+    }
+
+    /// Refuses a class that names a shard which is not in `shards`.
+    ///
+    /// # Errors
+    /// `Config` that names the class, the shard and those there are.
+    pub fn check_shards(&self, shards: &[&str]) -> Result<()> {
+        for class in &self.classes {
+            let named = class.shards.iter().map(|(name, _)| name).chain(&class.fallback);
+            for name in named {
+                if !shards.contains(&name.as_str()) {
+                    let place = self.place(class.line);
+                    return Err(Error::Config {
+                        what: format!(
+                            "Unknown shard \"{}\" in class \"{}\" of {place}; shards are {}",
+                            name.escape_debug(),
+                            class.name,
+                            shards.join(", ")
+                        ),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where line `line` is, for messages; 0 is a built-in default.
+    #[must_use]
+    pub fn place(&self, line: usize) -> String {
+        match &self.path {
+            Some(path) if line > 0 => format!("{}, line {line}", path.display()),
+            _ => "the built-in defaults".to_owned(),
+        }
+    }
+}
+
+fn read_limits(table: &Section<'_>) -> Result<Limits> {
+    const KEYS: [&str; 9] = [
+        "commit_interval_secs",
+        "dirty_bytes",
+        "file_dirty_bytes",
+        "overlay_bytes",
+        "cache_bytes",
+        "block_cache_bytes",
+        "queue_bytes",
+        "reserve_bytes",
+        "workers",
+    ];
+    table.refuse_unknown(&KEYS)?;
+    let default = Limits::default();
+    let chunk = u64::from(CHUNK_BYTES_MAX);
+    // A chunk has to fit with room for the next, or writing one would wait for itself.
+    let memory = |key, least: u64| table.size(key, least..=MEMORY_BYTES_MAX);
+    let dirty_bytes = memory("dirty_bytes", 2 * chunk)?.unwrap_or(default.dirty_bytes);
+    let file_dirty_bytes = match memory("file_dirty_bytes", 2 * chunk)? {
+        None => default.file_dirty_bytes.min(dirty_bytes),
+        Some(bytes) if bytes <= dirty_bytes => bytes,
+        Some(_) => {
+            let problem = "Key \"file_dirty_bytes\" is above \"dirty_bytes\"";
+            return Err(table.error("file_dirty_bytes", problem, "one file is a part of all"));
+        }
+    };
+    let secs = table.integer("commit_interval_secs", 1..=3600)?;
+    let workers = table.integer("workers", 0..=WORKERS_MAX)?;
+    let size = |key, default| Ok::<_, Error>(memory(key, MEMORY_BYTES_MIN)?.unwrap_or(default));
+    Ok(Limits {
+        commit_interval_secs: secs
+            .map_or(default.commit_interval_secs, |n| u32::try_from(n).expect("within 1..=3600")),
+        dirty_bytes,
+        file_dirty_bytes,
+        overlay_bytes: size("overlay_bytes", default.overlay_bytes)?,
+        cache_bytes: size("cache_bytes", default.cache_bytes)?,
+        block_cache_bytes: size("block_cache_bytes", default.block_cache_bytes)?,
+        queue_bytes: memory("queue_bytes", 2 * chunk)?.unwrap_or(default.queue_bytes),
+        reserve_bytes: table.size("reserve_bytes", 0..=u64::MAX)?.unwrap_or(default.reserve_bytes),
+        workers: workers
+            .map_or(default.workers, |n| usize::try_from(n).expect("within 0..=WORKERS_MAX")),
+    })
+}

@@ -1,0 +1,217 @@
+//! Ingest: bytes of a file → zero runs and chunks → chunk numbers.
+//!
+//! Guarantees: the pieces it returns cover what it was given, in order, up to `rest`; a cut depends
+//! only on the bytes from the start of its segment on (content-defined) or on the file offset
+//! (fixed), so the same bytes give the same chunks. With `more` it stops before a cut that only the
+//! end of the data would have forced. Relies on: `store` for exact dedup and the worker threads.
+//! Does not: know inodes or extents; decide the class. `fastcdc` lives here.
+
+mod zero;
+
+use bytes::Bytes;
+use fastcdc::v2020::FastCDC;
+use std::ops::Range;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::classify::{Chunking, ClassSpec};
+use crate::codec::CodecChoice;
+use crate::error::Result;
+use crate::stats::Stats;
+use crate::store::{PutHint, Store};
+use crate::types::{ChunkNo, ShardId};
+use zero::zero_runs;
+
+/// A part of the data that was given: a chunk, or a hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// First byte, from the start of the data.
+    pub start: usize,
+    /// Bytes.
+    pub len: usize,
+    /// The chunk that holds them; `None` for zeros.
+    pub chunk: Option<ChunkNo>,
+}
+
+/// What became of the data.
+#[derive(Debug, Default)]
+pub struct Ingested {
+    /// In order, without gaps, from byte 0.
+    pub pieces: Vec<Piece>,
+    /// The first byte that was not cut; the length of the data unless more is to come.
+    pub rest: usize,
+}
+
+/// Where new chunks go.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// The class decides chunking and codec.
+    pub class: &'a ClassSpec,
+    /// The shard chosen for it.
+    pub shard: ShardId,
+}
+
+/// Cuts `data`, which begins at byte `offset` of its file, and stores what is new.
+///
+/// With `more` set, the end of the data is not the end of what is known: the last bytes, at most
+/// one largest chunk and a zero run, are left for the next call.
+///
+/// # Errors
+/// What `Store::put` says; chunks put before the error are harmless and found again next time.
+pub fn ingest(
+    store: &Store,
+    stats: &Stats,
+    target: Target<'_>,
+    data: &Bytes,
+    offset: u64,
+    more: bool,
+) -> Result<Ingested> {
+    let mut done = Ingested::default();
+    let counters = stats.class(target.class.id);
+    let codec: CodecChoice = target.class.codec.into();
+    let hint = PutHint { class: target.class.id, shard: target.shard, codec };
+    for segment in segments(data, offset, more) {
+        counters.written_bytes.fetch_add(segment.range.len() as u64, Relaxed);
+        if segment.zero {
+            counters.zero_bytes.fetch_add(segment.range.len() as u64, Relaxed);
+            done.push(segment.range, None);
+            continue;
+        }
+        let cuts = cut(target.class.chunking, &data[segment.range.clone()], {
+            offset + segment.range.start as u64
+        }, more && segment.range.end == data.len());
+        let start = segment.range.start;
+        let mut at = start;
+        for len in cuts {
+            let put = store.put(data.slice(at..at + len), hint)?;
+            done.push(at..at + len, Some(put.chunk));
+            at += len;
+        }
+        let left = segment.range.end - at;
+        counters.written_bytes.fetch_sub(left as u64, Relaxed);
+    }
+    Ok(done)
+}
+
+impl Ingested {
+    fn push(&mut self, range: Range<usize>, chunk: Option<ChunkNo>) {
+        assert_eq!(self.rest, range.start, "pieces leave no gap");
+        self.rest = range.end;
+        self.pieces.push(Piece { start: range.start, len: range.len(), chunk });
+    }
+}
+
+struct Segment {
+    range: Range<usize>,
+    zero: bool,
+}
+
+/// Zero runs and what lies between them. With `more`, a zero run at the end that could still grow
+/// is a segment like any other: it will be joined by the next one.
+fn segments(data: &[u8], offset: u64, more: bool) -> Vec<Segment> {
+    let mut out = Vec::new();
+    let mut at = 0;
+    for run in zero_runs(data, offset, !more) {
+        if at < run.start {
+            out.push(Segment { range: at..run.start, zero: false });
+        }
+        at = run.end;
+        out.push(Segment { range: run, zero: true });
+    }
+    if at < data.len() {
+        out.push(Segment { range: at..data.len(), zero: false });
+    }
+    out
+}
+
+/// Lengths of the chunks of one segment. With `more`, the last cut is one that would also be made
+/// if the segment went on.
+fn cut(chunking: Chunking, data: &[u8], offset: u64, more: bool) -> Vec<usize> {
+    match chunking {
+        Chunking::Fixed { bytes } => cut_fixed(u64::from(bytes), data.len(), offset, more),
+        Chunking::Cdc { min, avg, max } => {
+            let sizes = (min as usize, avg as usize, max as usize);
+            let mut cutter = FastCDC::new(data, sizes.0, sizes.1, sizes.2);
+            let mut lens = Vec::with_capacity(data.len() / sizes.1 + 1);
+            let mut left = data.len();
+            while left > 0 && (!more || left >= sizes.2) {
+                let Some(chunk) = cutter.next() else { break };
+                left -= chunk.length;
+                lens.push(chunk.length);
+            }
+            lens
+        }
+    }
+}
+
+/// Cells of a grid over the file, so that an overwrite in place touches only its own cells.
+fn cut_fixed(cell: u64, len: usize, offset: u64, more: bool) -> Vec<usize> {
+    let mut lens = Vec::new();
+    let mut at = offset;
+    let end = offset + len as u64;
+    while at < end {
+        let cell_end = (at / cell + 1) * cell;
+        if cell_end > end && more {
+            break;
+        }
+        let next = cell_end.min(end);
+        lens.push(usize::try_from(next - at).expect("a cell is at most one largest chunk"));
+        at = next;
+    }
+    lens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CDC: Chunking = Chunking::Cdc { min: 4096, avg: 16384, max: 65536 };
+
+    fn noise(len: usize, seed: u64) -> Vec<u8> {
+        let mut x = seed | 1;
+        (0..len)
+            .map(|_| {
+                x ^= x << 13;
+                x ^= x >> 7;
+                x ^= x << 17;
+                x.to_le_bytes()[3]
+            })
+            .collect()
+    }
+
+    /// Cutting a stream in two calls gives the cuts of one call.
+    #[test]
+    fn a_stream_is_cut_like_a_whole() {
+        let data = noise(1_000_000, 3);
+        let whole = cut(CDC, &data, 0, false);
+        let mut split = cut(CDC, &data[..500_000], 0, true);
+        let rest: usize = split.iter().sum();
+        split.extend(cut(CDC, &data[rest..], rest as u64, false));
+        assert_eq!(split, whole);
+        assert_eq!(whole.iter().sum::<usize>(), data.len());
+    }
+
+    #[test]
+    fn fixed_cells_follow_the_file_offset() {
+        assert_eq!(cut_fixed(4096, 10_000, 1000, false), [3096, 4096, 2808]);
+        assert_eq!(cut_fixed(4096, 10_000, 1000, true), [3096, 4096]);
+        assert_eq!(cut_fixed(4096, 8192, 0, true), [4096, 4096]);
+    }
+
+    /// Cut points are part of what makes volumes dedup against their own past.
+    #[test]
+    fn cut_points_are_golden() {
+        let lens = cut(CDC, &noise(200_000, 42), 0, false);
+        assert_eq!(lens, GOLDEN_LENS);
+    }
+    const GOLDEN_LENS: [usize; 0] = [];
+
+    #[test]
+    fn zero_runs_become_segments_of_their_own() {
+        let mut data = noise(10_000, 1);
+        data.extend(vec![0; 40_000]);
+        data.extend(noise(10_000, 2));
+        let found: Vec<_> =
+            segments(&data, 0, false).into_iter().map(|s| (s.range, s.zero)).collect();
+        assert_eq!(found, [(0..12288, false), (12288..49152, true), (49152..60000, false)]);
+    }
+}

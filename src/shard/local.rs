@@ -1,0 +1,384 @@
+//! A shard in a directory.
+//!
+//! Guarantees: a directory is used only if its marker names this volume and this shard, so an
+//! unmounted disk is never mistaken for an empty one. Container names are durable with their first
+//! sync. Relies on: a file system that keeps what fsync confirmed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, IoSlice, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::marker::Marker;
+use super::{Appender, Shard, Space};
+use crate::error::{Error, Result};
+use crate::sys::disk;
+use crate::types::{ContainerId, ShardId, VolumeId};
+
+/// Marker file that makes a directory a shard.
+const MARKER: &str = "shard.id";
+/// Name of the marker while it is written.
+const MARKER_TEMP: &str = "shard.id.tmp";
+/// Directory of the containers.
+const CONTAINERS: &str = "containers";
+/// What a fresh ext4 holds; a disk of its own is the usual home of a shard.
+const LOST_AND_FOUND: &str = "lost+found";
+/// Read handles kept open: enough for a few dozen streams, far below the usual limit of 1024 files.
+const OPEN_FILES_MAX: usize = 64;
+
+/// Containers as files `containers/XX/XXXXXXXXXXXXXXXX.sfc`: the id in hex, in 256 directories by
+/// its low byte.
+#[derive(Debug)]
+pub struct LocalShard {
+    dir: PathBuf,
+    /// Last used at the end. Files are opened and removed under this lock, so that a removed
+    /// container is never kept open.
+    open: Mutex<Vec<(ContainerId, Arc<File>)>>,
+}
+
+impl LocalShard {
+    /// Makes `dir` shard `id` of `volume` and opens it. A directory that is this very shard already
+    /// is opened as it is: a crash may have come between making it and recording it.
+    ///
+    /// # Errors
+    /// `Shard` if the directory holds anything else; `NoSpace`, `Io`.
+    pub fn create(dir: &Path, volume: VolumeId, id: ShardId) -> Result<Self> {
+        fs::create_dir_all(dir).map_err(|e| failed("create", dir, e))?;
+        let marker = dir.join(MARKER);
+        if marker.try_exists().map_err(|e| failed("look for", &marker, e))? {
+            return Self::open(dir, volume, id);
+        }
+        if let Some(name) = first_foreign_name(dir)? {
+            let dir = dir.display();
+            return Err(Error::Shard {
+                what: format!(
+                    "Directory {dir} is not empty (it holds {name}); give shard {id} a directory \
+                     of its own"
+                ),
+            });
+        }
+        let containers = dir.join(CONTAINERS);
+        match fs::create_dir(&containers) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+                return Err(failed("create", &containers, e));
+            }
+            _ => {}
+        }
+        write_marker(dir, &Marker { volume, shard: id })?;
+        if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+            disk::sync_dir(parent).map_err(|e| failed("sync", parent, e))?;
+        }
+        Self::open(dir, volume, id)
+    }
+
+    /// Opens shard `id` of `volume` in `dir`.
+    ///
+    /// # Errors
+    /// `Shard` with the way out if the directory is missing, is no shard, or is another one;
+    /// `Unknown` if a newer program made it; `Io`.
+    pub fn open(dir: &Path, volume: VolumeId, id: ShardId) -> Result<Self> {
+        let shown = dir.display();
+        if !dir.is_dir() {
+            return Err(Error::Shard {
+                what: format!(
+                    "Directory {shown} of shard {id} is missing; mount the disk that holds it, or \
+                     see `stratafs shard --help` for moving a shard"
+                ),
+            });
+        }
+        let path = dir.join(MARKER);
+        let bytes = match read_at_most(&path, Marker::LEN + 1) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                return Err(Error::Shard {
+                    what: format!(
+                        "Directory {shown} holds no file {MARKER}, so it is not shard {id}; mount \
+                         the disk that holds the shard there"
+                    ),
+                });
+            }
+            Err(e) => return Err(failed("read", &path, e)),
+        };
+        let found = Marker::parse(&bytes, &path.display().to_string())?;
+        if found.volume != volume {
+            return Err(Error::Shard {
+                what: format!(
+                    "Directory {shown} is a shard of volume {}, not of {volume}; mount the right \
+                     disk there",
+                    found.volume
+                ),
+            });
+        }
+        if found.shard != id {
+            return Err(Error::Shard {
+                what: format!(
+                    "Directory {shown} is shard {}, not shard {id}, of this volume; mount the \
+                     right disk there",
+                    found.shard
+                ),
+            });
+        }
+        Ok(Self { dir: dir.to_owned(), open: Mutex::new(Vec::new()) })
+    }
+
+    fn containers(&self) -> PathBuf {
+        self.dir.join(CONTAINERS)
+    }
+
+    fn folder(&self, id: ContainerId) -> PathBuf {
+        self.containers().join(format!("{:02x}", id.0 & 0xff))
+    }
+
+    fn path(&self, id: ContainerId) -> PathBuf {
+        self.folder(id).join(format!("{:016x}.sfc", id.0))
+    }
+
+    fn failed(&self, op: &'static str, id: ContainerId, error: io::Error) -> Error {
+        match error.kind() {
+            ErrorKind::NotFound => Error::not_found(format!("container {id} on {}", self.place())),
+            _ => failed(op, &self.path(id), error),
+        }
+    }
+
+    fn reader(&self, id: ContainerId) -> Result<Arc<File>> {
+        let mut open = self.open.lock();
+        let entry = match open.iter().position(|(other, _)| *other == id) {
+            Some(at) => open.remove(at),
+            None => {
+                let file = File::open(self.path(id)).map_err(|e| self.failed("open", id, e))?;
+                if open.len() >= OPEN_FILES_MAX {
+                    open.remove(0);
+                }
+                (id, Arc::new(file))
+            }
+        };
+        let file = Arc::clone(&entry.1);
+        open.push(entry);
+        Ok(file)
+    }
+
+    fn appender(&self, id: ContainerId, file: File, len: u64) -> Box<dyn Appender> {
+        Box::new(LocalAppender {
+            file,
+            path: self.path(id),
+            place: self.place(),
+            len,
+            // Also after reopening: the crash that made us reopen may have come before its sync.
+            unsynced_dirs: vec![self.folder(id), self.containers()],
+        })
+    }
+}
+
+impl Shard for LocalShard {
+    fn create(&self, id: ContainerId) -> Result<Box<dyn Appender>> {
+        let folder = self.folder(id);
+        match fs::create_dir(&folder) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+                return Err(failed("create", &folder, e));
+            }
+            _ => {}
+        }
+        let opened = OpenOptions::new().write(true).create_new(true).open(self.path(id));
+        let file = opened.map_err(|e| match e.kind() {
+            ErrorKind::AlreadyExists => {
+                Error::Exists { what: format!("Container {id} on {}", self.place()) }
+            }
+            _ => failed("create", &self.path(id), e),
+        })?;
+        Ok(self.appender(id, file, 0))
+    }
+
+    fn reopen(&self, id: ContainerId, len: u64) -> Result<Box<dyn Appender>> {
+        let opened = OpenOptions::new().write(true).open(self.path(id));
+        let file = opened.map_err(|e| self.failed("open", id, e))?;
+        let have = file.metadata().map_err(|e| self.failed("stat", id, e))?.len();
+        if have < len {
+            return Err(super::too_short(id, &self.place(), have, len));
+        }
+        file.set_len(len).map_err(|e| self.failed("cut", id, e))?;
+        Ok(self.appender(id, file, len))
+    }
+
+    fn read_at(&self, id: ContainerId, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let file = self.reader(id)?;
+        let end = offset.saturating_add(buf.len() as u64);
+        if i64::try_from(end).is_err() {
+            // Beyond what the system can express, and so beyond any container.
+            return Err(super::too_short(id, &self.place(), self.len(id)?, end));
+        }
+        file.read_exact_at(buf, offset).map_err(|e| match e.kind() {
+            ErrorKind::UnexpectedEof => {
+                let have = file.metadata().map_or(0, |m| m.len());
+                super::too_short(id, &self.place(), have, end)
+            }
+            _ => self.failed("read", id, e),
+        })
+    }
+
+    fn len(&self, id: ContainerId) -> Result<u64> {
+        fs::metadata(self.path(id)).map(|m| m.len()).map_err(|e| self.failed("stat", id, e))
+    }
+
+    fn delete(&self, id: ContainerId) -> Result<()> {
+        let mut open = self.open.lock();
+        open.retain(|(other, _)| *other != id);
+        match fs::remove_file(self.path(id)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(failed("delete", &self.path(id), e)),
+            _ => Ok(()),
+        }
+    }
+
+    fn list(&self) -> Result<Vec<ContainerId>> {
+        let mut found = Vec::new();
+        for folder in names_in(&self.containers())? {
+            let path = self.containers().join(&folder);
+            if folder.len() != 2 || !path.is_dir() {
+                continue;
+            }
+            for name in names_in(&path)? {
+                if let Some(id) = parse_name(&folder, &name)
+                    && path.join(&name).is_file()
+                {
+                    found.push(id);
+                }
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn space(&self) -> Result<Space> {
+        let space = disk::space(&self.dir).map_err(|e| failed("stat", &self.dir, e))?;
+        Ok(Space { total_bytes: space.total_bytes, free_bytes: space.free_bytes })
+    }
+
+    fn place(&self) -> String {
+        self.dir.display().to_string()
+    }
+}
+
+#[derive(Debug)]
+struct LocalAppender {
+    file: File,
+    path: PathBuf,
+    place: String,
+    len: u64,
+    /// Directories whose fsync makes the name durable; empty after the first sync.
+    unsynced_dirs: Vec<PathBuf>,
+}
+
+impl LocalAppender {
+    fn failed(&self, op: &'static str, error: io::Error) -> Error {
+        if disk::is_full(&error) {
+            return Error::NoSpace { place: self.place.clone() };
+        }
+        Error::io(op, &self.path, error)
+    }
+
+    fn write_all(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        // A failed append may have moved the file's position.
+        self.file.seek(SeekFrom::Start(self.len))?;
+        let mut slices: Vec<IoSlice<'_>> =
+            parts.iter().filter(|p| !p.is_empty()).map(|p| IoSlice::new(p)).collect();
+        let mut left = &mut slices[..];
+        while !left.is_empty() {
+            match self.file.write_vectored(left) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => IoSlice::advance_slices(&mut left, written),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Appender for LocalAppender {
+    fn append(&mut self, parts: &[&[u8]]) -> Result<u64> {
+        self.write_all(parts).map_err(|e| self.failed("write", e))?;
+        let offset = self.len;
+        self.len += parts.iter().map(|p| p.len() as u64).sum::<u64>();
+        Ok(offset)
+    }
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.file.sync_data().map_err(|e| self.failed("sync", e))?;
+        for dir in &self.unsynced_dirs {
+            disk::sync_dir(dir).map_err(|e| Error::io("sync", dir, e))?;
+        }
+        self.unsynced_dirs.clear();
+        Ok(())
+    }
+}
+
+/// `NoSpace` for a full disk, `Io` for the rest.
+fn failed(op: &'static str, path: &Path, error: io::Error) -> Error {
+    if disk::is_full(&error) {
+        return Error::NoSpace { place: path.display().to_string() };
+    }
+    Error::io(op, path, error)
+}
+
+fn names_in(dir: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(dir).map_err(|e| failed("list", dir, e))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|e| failed("list", dir, e))?;
+        // Lossy is enough: a name of ours is ASCII, and a changed one is never taken for ours.
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    Ok(names)
+}
+
+/// The container whose file is `folder/name`; `None` for a foreign file.
+fn parse_name(folder: &str, name: &str) -> Option<ContainerId> {
+    let hex = name.strip_suffix(".sfc")?;
+    let id = u64::from_str_radix(hex, 16).ok()?;
+    // Rendering it again refuses signs, capitals, other lengths and the wrong folder.
+    let ours = hex == format!("{id:016x}") && folder == format!("{:02x}", id & 0xff);
+    ours.then_some(ContainerId(id))
+}
+
+/// A name that must not be in a new shard's directory. What an interrupted creation left may be.
+fn first_foreign_name(dir: &Path) -> Result<Option<String>> {
+    for name in names_in(dir)? {
+        let ours = match name.as_str() {
+            LOST_AND_FOUND | MARKER_TEMP => true,
+            CONTAINERS => {
+                dir.join(CONTAINERS).is_dir() && names_in(&dir.join(CONTAINERS))?.is_empty()
+            }
+            _ => false,
+        };
+        if !ours {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+fn write_marker(dir: &Path, marker: &Marker) -> Result<()> {
+    let temp = dir.join(MARKER_TEMP);
+    let write = || {
+        let mut file = File::create(&temp)?;
+        file.write_all(&marker.to_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|e| failed("write", &temp, e))?;
+    let path = dir.join(MARKER);
+    fs::rename(&temp, &path).map_err(|e| failed("rename", &path, e))?;
+    disk::sync_dir(dir).map_err(|e| failed("sync", dir, e))
+}
+
+fn read_at_most(path: &Path, max: usize) -> io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    File::open(path)?.take(max as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,208 @@
+//! The contract of [`Shard`], run on every implementation; then what only a directory can show.
+
+use std::fs;
+use std::path::Path;
+
+use super::{LocalShard, MemoryShard, Shard};
+use crate::error::Error;
+use crate::types::{ContainerId, ShardId, VolumeId};
+
+const VOLUME: VolumeId = VolumeId([7; 16]);
+const SHARD: ShardId = ShardId(3);
+const ID: ContainerId = ContainerId(0x1234_5678_9abc);
+
+fn local(dir: &Path) -> LocalShard {
+    LocalShard::create(dir, VOLUME, SHARD).unwrap()
+}
+
+/// Runs `test` on each kind of shard.
+fn on_every_shard(test: impl Fn(&dyn Shard)) {
+    let dir = tempfile::tempdir().unwrap();
+    test(&local(&dir.path().join("shard")));
+    test(&MemoryShard::new());
+}
+
+fn content(shard: &dyn Shard, id: ContainerId) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(shard.len(id).unwrap()).unwrap()];
+    shard.read_at(id, 0, &mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn what_is_appended_is_read_back() {
+    on_every_shard(|shard| {
+        let mut appender = shard.create(ID).unwrap();
+        assert_eq!(appender.append(&[b"one", b"", b"two"]).unwrap(), 0);
+        assert_eq!(appender.append(&[]).unwrap(), 6);
+        assert_eq!(appender.append(&[b"three"]).unwrap(), 6);
+        assert_eq!(appender.len(), 11);
+        assert_eq!(content(shard, ID), b"onetwothree", "readable before sync");
+        appender.sync().unwrap();
+        assert_eq!(appender.append(&[&[9; 200_000]]).unwrap(), 11);
+        appender.sync().unwrap();
+        drop(appender);
+        assert_eq!(shard.len(ID).unwrap(), 200_011);
+        let mut part = [0; 4];
+        shard.read_at(ID, 4, &mut part).unwrap();
+        assert_eq!(&part, b"woth");
+    });
+}
+
+#[test]
+fn many_parts_are_one_append() {
+    on_every_shard(|shard| {
+        let parts: Vec<Vec<u8>> = (0..3000_u32).map(|n| n.to_le_bytes().to_vec()).collect();
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        shard.create(ID).unwrap().append(&parts).unwrap();
+        assert_eq!(content(shard, ID), parts.concat());
+    });
+}
+
+#[test]
+fn create_refuses_a_taken_name_and_leaves_it_alone() {
+    on_every_shard(|shard| {
+        shard.create(ID).unwrap().append(&[b"old"]).unwrap();
+        assert!(matches!(shard.create(ID), Err(Error::Exists { .. })));
+        assert_eq!(content(shard, ID), b"old");
+    });
+}
+
+#[test]
+fn reopen_cuts_and_goes_on() {
+    on_every_shard(|shard| {
+        shard.create(ID).unwrap().append(&[b"keepdrop"]).unwrap();
+        let mut appender = shard.reopen(ID, 4).unwrap();
+        assert_eq!((appender.len(), shard.len(ID).unwrap()), (4, 4));
+        assert_eq!(appender.append(&[b"more"]).unwrap(), 4);
+        appender.sync().unwrap();
+        assert_eq!(content(shard, ID), b"keepmore");
+        assert!(matches!(shard.reopen(ID, 9), Err(Error::Corrupt { .. })));
+        assert_eq!(content(shard, ID), b"keepmore", "a refused reopen changes nothing");
+        assert!(matches!(shard.reopen(ContainerId(5), 0), Err(Error::NotFound { .. })));
+    });
+}
+
+#[test]
+fn reads_beyond_the_end_and_of_nothing_are_errors() {
+    on_every_shard(|shard| {
+        shard.create(ID).unwrap().append(&[b"12345"]).unwrap();
+        let mut buf = [0; 3];
+        assert!(shard.read_at(ID, 2, &mut buf).is_ok());
+        for offset in [3, 5, 100, u64::MAX >> 1] {
+            let answer = shard.read_at(ID, offset, &mut buf);
+            assert!(matches!(answer, Err(Error::Corrupt { .. })), "{offset}: {answer:?}");
+        }
+        let gone = ContainerId(77);
+        assert!(matches!(shard.read_at(gone, 0, &mut buf), Err(Error::NotFound { .. })));
+        assert!(matches!(shard.len(gone), Err(Error::NotFound { .. })));
+    });
+}
+
+#[test]
+fn delete_removes_and_forgives() {
+    on_every_shard(|shard| {
+        shard.create(ID).unwrap().append(&[b"x"]).unwrap();
+        content(shard, ID);
+        shard.delete(ID).unwrap();
+        shard.delete(ID).unwrap();
+        assert!(matches!(shard.read_at(ID, 0, &mut [0]), Err(Error::NotFound { .. })));
+        shard.create(ID).unwrap().append(&[b"new"]).unwrap();
+        assert_eq!(content(shard, ID), b"new", "no old handle is left");
+    });
+}
+
+#[test]
+fn list_is_sorted_and_whole() {
+    on_every_shard(|shard| {
+        let ids = [0x0102, 0x02, 0xff01, 0x01, u64::MAX].map(ContainerId);
+        for id in ids {
+            shard.create(id).unwrap();
+        }
+        let mut sorted = ids.to_vec();
+        sorted.sort_unstable();
+        assert_eq!(shard.list().unwrap(), sorted);
+        let space = shard.space().unwrap();
+        assert!(space.free_bytes > 0 && space.total_bytes >= space.free_bytes);
+        assert!(!shard.place().is_empty());
+    });
+}
+
+#[test]
+fn more_containers_than_open_files() {
+    on_every_shard(|shard| {
+        for n in 0..150_u64 {
+            shard.create(ContainerId(n)).unwrap().append(&[&n.to_le_bytes()]).unwrap();
+        }
+        for n in (0..150_u64).chain(0..150) {
+            assert_eq!(content(shard, ContainerId(n)), n.to_le_bytes());
+        }
+    });
+}
+
+#[test]
+fn power_cut_keeps_what_was_synced() {
+    let shard = MemoryShard::new();
+    let mut appender = shard.create(ID).unwrap();
+    appender.append(&[b"kept"]).unwrap();
+    appender.sync().unwrap();
+    appender.append(&[b"lost"]).unwrap();
+    shard.create(ContainerId(1)).unwrap();
+    let after = shard.after_power_cut();
+    assert_eq!(after.list().unwrap(), [ID]);
+    assert_eq!(content(&after, ID), b"kept");
+}
+
+#[test]
+fn files_have_the_documented_names_and_foreign_ones_are_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    let shard = local(dir.path());
+    shard.create(ContainerId(0xabcd)).unwrap();
+    let folder = dir.path().join("containers/cd");
+    assert!(folder.join("000000000000abcd.sfc").is_file());
+    for name in ["note.txt", "000000000000abce.sfc", "000000000000ABCD.sfc", "cd.sfc"] {
+        fs::write(folder.join(name), b"x").unwrap();
+    }
+    fs::create_dir(folder.join("00000000000000cd.sfc")).unwrap();
+    fs::write(dir.path().join("containers/readme"), b"x").unwrap();
+    assert_eq!(shard.list().unwrap(), [ContainerId(0xabcd)]);
+}
+
+#[test]
+fn open_names_what_is_wrong() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("disk");
+    let sentence = |dir: &Path, volume, id| match LocalShard::open(dir, volume, id) {
+        Err(Error::Shard { what }) => what,
+        other => panic!("{other:?}"),
+    };
+    assert!(sentence(&dir, VOLUME, SHARD).contains("missing"));
+    fs::create_dir(&dir).unwrap();
+    assert!(sentence(&dir, VOLUME, SHARD).contains("no file shard.id"));
+    local(&dir);
+    LocalShard::open(&dir, VOLUME, SHARD).unwrap();
+    assert!(sentence(&dir, VolumeId([8; 16]), SHARD).contains("volume 0707"));
+    assert!(sentence(&dir, VOLUME, ShardId(4)).contains("is shard 3, not shard 4"));
+    fs::write(dir.join("shard.id"), b"garbage").unwrap();
+    let text = sentence(&dir, VOLUME, SHARD);
+    assert!(text.contains("damaged") && text.contains("shard.id"), "{text}");
+}
+
+#[test]
+fn create_refuses_what_is_not_empty_but_takes_its_own_leftovers() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("disk");
+    fs::create_dir_all(dir.join("containers")).unwrap();
+    fs::create_dir_all(dir.join("lost+found")).unwrap();
+    fs::write(dir.join("shard.id.tmp"), b"half").unwrap();
+    local(&dir).create(ID).unwrap();
+    assert_eq!(local(&dir).list().unwrap(), [ID], "creating it again opens it");
+    assert!(LocalShard::create(&dir, VOLUME, ShardId(4)).is_err());
+
+    let foreign = base.path().join("home");
+    fs::create_dir(&foreign).unwrap();
+    fs::write(foreign.join("letter"), b"dear").unwrap();
+    let Err(Error::Shard { what }) = LocalShard::create(&foreign, VOLUME, SHARD) else {
+        panic!("took a foreign directory");
+    };
+    assert!(what.contains("not empty") && what.contains("letter"), "{what}");
+}

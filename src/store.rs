@@ -1,0 +1,397 @@
+//! Chunk store: keeps every distinct chunk once and gives it back verified.
+//!
+//! Guarantees: after [`Store::seal`] returns, every chunk put before it is durable on its shard, and
+//! the rows in its batch point only at durable frames. Every byte that [`Store::read`] returns has
+//! the fingerprint it was stored under. A chunk found damaged is not used for dedup until the same
+//! bytes are put again; they are then stored under the old number, which heals all who use it.
+//! Relies on: one commit at a time ([`Store::seal`], write the batch, [`Store::committed`]); the
+//! caller persists [`NextIds`]; shards that keep what they synced.
+//! Does not: know files, inodes or snapshots; decide where a chunk goes (the hint does) or what is
+//! garbage (gc does); write to the database.
+//!
+//! Half of "data before reference" lives here: data. The volume's commit owns the other half.
+//!
+//! | lock          | guards                          | taken while holding  |
+//! |---------------|---------------------------------|----------------------|
+//! | sealing       | one commit at a time            | nothing              |
+//! | writer (lane) | the open container of a lane    | sealing              |
+//! | pending       | what is not committed           | sealing, writer      |
+//! | shards        | the list of shards              | any                  |
+//! | queue, cache  | themselves, briefly             | nothing              |
+
+mod cache;
+mod commit;
+mod container;
+mod core;
+mod frame;
+mod pending;
+mod queue;
+mod reader;
+mod recover;
+mod rows;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod workers;
+mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+
+pub use self::commit::Sealed;
+pub use self::container::{ContainerHeader, PlacedFrame};
+pub use self::frame::{FrameDirectory, FrameEntry};
+pub use self::rows::{ChunkRow, ContainerRow, ContainerState, Health};
+pub use self::scan::{FrameScan, read_footer, scan_frames};
+pub use self::verify::{DamagedChunk, Report};
+
+use self::core::Core;
+use self::pending::{Known, NewChunk, Spot};
+use self::rows::FingerprintRow;
+use crate::codec::CodecChoice;
+use crate::error::{Error, Result};
+use crate::kv::{Kv, Table};
+use crate::limits::CHUNK_BYTES_MAX;
+use crate::shard::Shard;
+use crate::stats::Stats;
+use crate::types::{ChunkNo, ClassId, ContainerId, Fingerprint, ShardId, VolumeId};
+
+/// Bounds of a store.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreOptions {
+    /// Bytes of decoded frames kept for readers.
+    pub cache_bytes: usize,
+    /// Raw bytes on their way to the shards; a put waits beyond it. Open groups come on top: at
+    /// most 192 KiB for each class and shard in use.
+    pub queue_bytes: usize,
+    /// Threads that compress and write.
+    pub workers: usize,
+    /// Whose containers these are.
+    pub volume: VolumeId,
+}
+
+impl StoreOptions {
+    /// 64 MiB of cache, 16 MiB of queue, a worker for every core but one, at most 8: beyond that
+    /// one disk is the limit.
+    #[must_use]
+    pub fn new(volume: VolumeId) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            cache_bytes: 64 << 20,
+            queue_bytes: 16 << 20,
+            workers: cores.saturating_sub(1).clamp(1, 8),
+            volume,
+        }
+    }
+}
+
+/// Where a chunk goes if it is new.
+#[derive(Clone, Copy, Debug)]
+pub struct PutHint {
+    /// Its class: a container holds one.
+    pub class: ClassId,
+    /// Its shard.
+    pub shard: ShardId,
+    /// What to try on it.
+    pub codec: CodecChoice,
+}
+
+/// Answer of a put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// The chunk with these bytes.
+    pub chunk: ChunkNo,
+    /// True if it was there already.
+    pub known: bool,
+}
+
+/// Numbers not yet given away. Smaller ones are never given again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NextIds {
+    /// Next chunk.
+    pub chunk: ChunkNo,
+    /// Next container.
+    pub container: ContainerId,
+}
+
+/// Where a chunk lies, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkPlace {
+    /// Its container; `None` while it waits to be written.
+    pub container: Option<ContainerId>,
+    /// Its shard.
+    pub shard: ShardId,
+    /// The class that first stored it.
+    pub class: ClassId,
+    /// Its bytes.
+    pub raw_len: u32,
+    /// Its share of the frame's stored bytes; 0 while it waits.
+    pub stored_len: u32,
+}
+
+/// See the module text.
+pub struct Store {
+    core: Arc<Core>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Opens the store as the last commit left it: cuts open containers to their committed length,
+    /// and deletes containers without a row, which a crash left. A damaged open container is
+    /// closed, not refused.
+    ///
+    /// # Errors
+    /// `Corrupt` if rows do not parse or contradict `next`; what `kv` and the shards say.
+    pub fn open(
+        kv: Arc<dyn Kv>,
+        shards: Vec<(ShardId, Arc<dyn Shard>)>,
+        options: StoreOptions,
+        next: NextIds,
+        stats: Arc<Stats>,
+    ) -> Result<Self> {
+        let core = Arc::new(Core::new(kv, options, next, stats));
+        core.check_numbers(next)?;
+        for (id, shard) in shards {
+            core.attach(id, shard)?;
+        }
+        let workers = workers::start(&core, options.workers.max(1))?;
+        Ok(Self { core, workers })
+    }
+
+    /// Adds a shard, or one that was missing when the volume was opened.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn add_shard(&self, id: ShardId, shard: Arc<dyn Shard>) -> Result<()> {
+        self.core.attach(id, shard)
+    }
+
+    /// Finds the chunk with the bytes `raw`, or adds it. Exact over the whole volume, also for
+    /// chunks not committed yet and for puts at the same time. Waits while the queue is full.
+    ///
+    /// `raw` is kept until it is written: a slice of a large buffer keeps the buffer.
+    ///
+    /// # Errors
+    /// `Invalid` for 0 or too many bytes; `Shard` for a shard that is not there; `NoSpace` or
+    /// another first cause if chunks put before could not be written.
+    pub fn put(&self, raw: Bytes, hint: PutHint) -> Result<Put> {
+        if raw.is_empty() || raw.len() > CHUNK_BYTES_MAX as usize {
+            return Err(Error::invalid(format!("A chunk cannot have {} bytes", raw.len())));
+        }
+        let fingerprint = Fingerprint::of(&raw);
+        let bytes = raw.len() as u64;
+        let class = self.core.stats.class(hint.class);
+        let put = self.find_or_add(fingerprint, raw, hint)?;
+        if put.known {
+            class.duplicate_chunks.fetch_add(1, Relaxed);
+            class.duplicate_bytes.fetch_add(bytes, Relaxed);
+        } else {
+            class.new_chunks.fetch_add(1, Relaxed);
+            class.new_bytes.fetch_add(bytes, Relaxed);
+        }
+        Ok(put)
+    }
+
+    fn find_or_add(&self, fingerprint: Fingerprint, raw: Bytes, hint: PutHint) -> Result<Put> {
+        loop {
+            let commits = {
+                let pending = self.core.pending.lock();
+                if let Known::Yes(chunk) = pending.known(&fingerprint, None) {
+                    return Ok(Put { chunk, known: true });
+                }
+                pending.commits
+            };
+            let row = self.core.kv.get(Table::Fingerprint, &fingerprint.0)?;
+            let row = row.map(|bytes| FingerprintRow::parse(fingerprint, &bytes)).transpose()?;
+            let mut pending = self.core.pending.lock();
+            if pending.commits != commits {
+                // A commit came between: what was pending may be in the database now.
+                continue;
+            }
+            let known = pending.known(&fingerprint, row);
+            if let Known::Yes(chunk) = known {
+                return Ok(Put { chunk, known: true });
+            }
+            if let Some(cause) = &pending.failure {
+                return Err(cause.clone());
+            }
+            self.core.shard(hint.shard)?;
+            let chunk = match known {
+                Known::Bad(chunk) => chunk,
+                _ => pending.take_number(),
+            };
+            let jobs = pending.add(NewChunk { chunk, fingerprint, raw }, hint);
+            drop(pending);
+            jobs.into_iter().for_each(|job| self.core.queue.push(job));
+            return Ok(Put { chunk, known: false });
+        }
+    }
+
+    /// Stores a chunk anew, under its number, where `hint` says. After the next commit its old
+    /// place is free of it: gc empties containers with it.
+    ///
+    /// # Errors
+    /// As [`Store::read`] and [`Store::put`].
+    pub fn rewrite(&self, chunk: ChunkNo, hint: PutHint) -> Result<()> {
+        let raw = self.read(chunk)?;
+        let fingerprint = Fingerprint::of(&raw);
+        self.core.shard(hint.shard)?;
+        let jobs = {
+            let mut pending = self.core.pending.lock();
+            if let Some(cause) = &pending.failure {
+                return Err(cause.clone());
+            }
+            if pending.contains(chunk) {
+                // On its way to a new place already.
+                return Ok(());
+            }
+            pending.add(NewChunk { chunk, fingerprint, raw }, hint)
+        };
+        jobs.into_iter().for_each(|job| self.core.queue.push(job));
+        Ok(())
+    }
+
+    /// The verified bytes of a chunk, committed or not.
+    ///
+    /// # Errors
+    /// `Corrupt` naming chunk, container and shard; `Shard` if the shard is not there; `Io`, `Kv`.
+    pub fn read(&self, chunk: ChunkNo) -> Result<Bytes> {
+        self.core.read(chunk)
+    }
+
+    /// Closes groups, waits for the workers, makes all containers durable, and returns what the
+    /// commit's batch must carry. Puts may go on meanwhile; those that returned before the call
+    /// are in the batch.
+    ///
+    /// # Errors
+    /// The first cause that kept a chunk from being written or synced. After `NoSpace` nothing is
+    /// lost and the call may be repeated; after anything else the store must be opened again.
+    /// `Invalid` if the commit before did not end with [`Store::committed`].
+    pub fn seal(&self) -> Result<Sealed> {
+        self.core.seal()
+    }
+
+    /// Says that the batch of `sealed` is durable. Deletes the files of doomed containers.
+    pub fn committed(&self, sealed: Sealed) {
+        self.core.committed(sealed);
+    }
+
+    /// Numbers the next chunk and the next container will get: gc's horizon.
+    #[must_use]
+    pub fn next_ids(&self) -> NextIds {
+        self.core.next_ids()
+    }
+
+    /// Raw bytes that are not yet in a container.
+    #[must_use]
+    pub fn pending_bytes(&self) -> usize {
+        self.core.pending.lock().waiting_bytes
+    }
+
+    /// Where a chunk lies.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub fn place_of(&self, chunk: ChunkNo) -> Result<ChunkPlace> {
+        let (row, shard, class) = match self.core.locate(chunk)? {
+            Spot::Waiting { raw, lane: (shard, class) } => {
+                let raw_len = u32::try_from(raw.len()).unwrap_or(u32::MAX);
+                return Ok(ChunkPlace { container: None, shard, class, raw_len, stored_len: 0 });
+            }
+            Spot::Stored { row, lane: (shard, class), .. } => (row, shard, class),
+        };
+        let directory = self.core.directory(chunk, &row, shard)?;
+        let share = u64::from(directory.frame_len()) * u64::from(row.raw_len);
+        let share = share / u64::from(directory.raw_len);
+        Ok(ChunkPlace {
+            container: Some(row.container),
+            shard,
+            class,
+            raw_len: row.raw_len,
+            stored_len: u32::try_from(share).unwrap_or(u32::MAX),
+        })
+    }
+
+    /// The committed containers.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Kv`.
+    pub fn containers(&self) -> Result<Vec<(ContainerId, ContainerRow)>> {
+        self.core.containers()
+    }
+
+    /// Calls `each` for every committed chunk in number order: one scan, for gc's sweep.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Kv`, and what `each` says, which ends the scan.
+    pub fn each_chunk(&self, mut each: impl FnMut(ChunkNo, &ChunkRow) -> Result<()>) -> Result<()> {
+        self.core.chunk_rows(ChunkNo(0), None)?.try_for_each(|row| {
+            let (chunk, row) = row?;
+            each(chunk, &row)
+        })
+    }
+
+    /// The chunks whose committed place is this container.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such container; `Corrupt`, `Kv`.
+    pub fn chunks_of(&self, id: ContainerId) -> Result<Vec<(ChunkNo, Fingerprint)>> {
+        let rows = self.core.rows_of(id)?;
+        Ok(rows.into_iter().map(|(chunk, row)| (chunk, row.fingerprint)).collect())
+    }
+
+    /// Forgets a sealed container. Nobody may refer to the chunks that have their place there, now
+    /// or later. Their fingerprints are unknown from now on; the rows go with the next sealed
+    /// batch, the file with its [`Store::committed`]. Holds 8 bytes per chunk until then: doom a
+    /// bounded number of containers per commit.
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid` if the container is not sealed, or a chunk of it is being stored anew
+    /// and not committed there; `Corrupt`, `Kv`.
+    pub fn doom(&self, id: ContainerId) -> Result<()> {
+        if self.core.container(id)?.state != ContainerState::Sealed {
+            return Err(Error::invalid(format!("Container {id} is still open")));
+        }
+        let chunks = self.chunks_of(id)?.into_iter().map(|(chunk, _)| chunk).collect();
+        if self.core.pending.lock().doom(id, chunks) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("Chunks of container {id} are moving; commit first")))
+    }
+
+    /// Lets the next [`Store::seal`] close all open containers, so that gc can have them.
+    pub fn close_open(&self) {
+        for writer in self.core.writers() {
+            writer.lock().close();
+        }
+    }
+
+    /// Reads and verifies a committed container: header, footer, every frame and chunk. Damaged
+    /// chunks are remembered, as when a read meets them.
+    ///
+    /// # Errors
+    /// `NotFound`; `Shard` if its shard is not there; `Kv`. Damage is in the report.
+    pub fn verify_container(&self, id: ContainerId) -> Result<Report> {
+        self.core.verify_container(id)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.core.queue.close();
+        for worker in self.workers.drain(..) {
+            // A worker catches its panics; there is nobody to tell about another one.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("next", &self.next_ids()).finish_non_exhaustive()
+    }
+}

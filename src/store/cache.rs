@@ -1,0 +1,159 @@
+//! Decoded frames, bounded by their bytes. `lru` lives here.
+//!
+//! Readers of one frame wait for the first of them to load it; readers of different frames never
+//! wait for each other's IO.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use super::frame::FrameEntry;
+use crate::error::Result;
+use crate::types::ContainerId;
+
+/// Container and offset of a frame.
+pub(super) type FrameKey = (ContainerId, u32);
+
+/// A chunk of a decoded frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FrameChunk {
+    pub(super) entry: FrameEntry,
+    /// Offset in the decoded frame.
+    pub(super) offset: u32,
+    /// Do the bytes have the fingerprint of the directory?
+    pub(super) good: bool,
+}
+
+/// A decoded frame; every chunk was checked once.
+#[derive(Clone, Debug)]
+pub(super) struct Frame {
+    pub(super) bytes: Bytes,
+    pub(super) chunks: Vec<FrameChunk>,
+}
+
+impl Frame {
+    fn cost(&self) -> usize {
+        self.bytes.len() + self.chunks.len() * size_of::<FrameChunk>()
+    }
+}
+
+struct Inner {
+    frames: LruCache<FrameKey, Arc<Frame>>,
+    bytes: usize,
+    loading: HashMap<FrameKey, Arc<Mutex<()>>>,
+}
+
+pub(super) struct FrameCache {
+    limit_bytes: usize,
+    inner: Mutex<Inner>,
+}
+
+impl FrameCache {
+    pub(super) fn new(limit_bytes: usize) -> Self {
+        let inner = Inner { frames: LruCache::unbounded(), bytes: 0, loading: HashMap::new() };
+        Self { limit_bytes, inner: Mutex::new(inner) }
+    }
+
+    /// The frame, and whether it was there.
+    pub(super) fn get_or_load(
+        &self,
+        key: FrameKey,
+        load: impl FnOnce() -> Result<Frame>,
+    ) -> Result<(Arc<Frame>, bool)> {
+        let gate = {
+            let mut inner = self.inner.lock();
+            if let Some(frame) = inner.frames.get(&key) {
+                return Ok((Arc::clone(frame), true));
+            }
+            Arc::clone(inner.loading.entry(key).or_default())
+        };
+        let _loading = gate.lock();
+        if let Some(frame) = self.inner.lock().frames.get(&key) {
+            return Ok((Arc::clone(frame), true));
+        }
+        let loaded = load().map(Arc::new);
+        let mut inner = self.inner.lock();
+        inner.loading.remove(&key);
+        let frame = loaded?;
+        inner.bytes += frame.cost();
+        if let Some(old) = inner.frames.put(key, Arc::clone(&frame)) {
+            inner.bytes -= old.cost();
+        }
+        while inner.bytes > self.limit_bytes {
+            let Some((_, old)) = inner.frames.pop_lru() else { break };
+            inner.bytes -= old.cost();
+        }
+        Ok((frame, false))
+    }
+
+    /// Drops the frames of a container that is gone.
+    pub(super) fn forget(&self, id: ContainerId) {
+        let mut inner = self.inner.lock();
+        let keys: Vec<FrameKey> =
+            inner.frames.iter().map(|(key, _)| *key).filter(|key| key.0 == id).collect();
+        for key in keys {
+            if let Some(old) = inner.frames.pop(&key) {
+                inner.bytes -= old.cost();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    fn frame(len: usize) -> Frame {
+        Frame { bytes: vec![1; len].into(), chunks: Vec::new() }
+    }
+
+    fn key(n: u32) -> FrameKey {
+        (ContainerId(u64::from(n % 2)), n)
+    }
+
+    #[test]
+    fn it_keeps_what_fits_and_was_used_last() {
+        let cache = FrameCache::new(250);
+        let hit = |n| cache.get_or_load(key(n), || Ok(frame(100))).unwrap().1;
+        assert!(!hit(1) && !hit(2) && hit(1));
+        assert!(!hit(3), "pushes 2 out");
+        assert!(hit(1) && hit(3) && !hit(2));
+        assert!(cache.inner.lock().bytes <= 250);
+        cache.forget(ContainerId(1));
+        assert!(hit(2) && !hit(3));
+        assert_eq!(cache.inner.lock().bytes, 200);
+    }
+
+    #[test]
+    fn an_error_is_not_kept_and_a_giant_is_not_cached() {
+        let cache = FrameCache::new(250);
+        assert!(cache.get_or_load(key(1), || Err(Error::NotEmpty)).is_err());
+        assert!(!cache.get_or_load(key(1), || Ok(frame(300))).unwrap().1);
+        assert!(!cache.get_or_load(key(1), || Ok(frame(1))).unwrap().1);
+        assert!(cache.inner.lock().loading.is_empty());
+        assert_eq!(cache.inner.lock().bytes, 1);
+    }
+
+    #[test]
+    fn readers_of_one_frame_load_it_once() {
+        let cache = FrameCache::new(1000);
+        let loads = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let load = || {
+                        loads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        std::thread::sleep(std::time::Duration::from_millis(20));
+                        Ok(frame(10))
+                    };
+                    cache.get_or_load(key(1), load).unwrap();
+                });
+            }
+        });
+        assert_eq!(loads.into_inner(), 1);
+    }
+}

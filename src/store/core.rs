@@ -1,0 +1,140 @@
+//! What the store's rooms share: the tables, the shards, the writers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::cache::FrameCache;
+use super::pending::{Lane, Pending};
+use super::queue::Queue;
+use super::rows::{ChunkRow, ContainerRow, chunk_key, container_key, parse_key};
+use super::writer::Writer;
+use super::{NextIds, StoreOptions};
+use crate::error::{Error, Result};
+use crate::kv::{KeyRange, Kv, Order, Table};
+use crate::shard::Shard;
+use crate::stats::Stats;
+use crate::types::{ChunkNo, ContainerId, ShardId};
+
+pub(super) struct Core {
+    pub(super) kv: Arc<dyn Kv>,
+    pub(super) options: StoreOptions,
+    pub(super) stats: Arc<Stats>,
+    pub(super) pending: Mutex<Pending>,
+    /// A job is done or has failed; goes with `pending`.
+    pub(super) progress: Condvar,
+    pub(super) queue: Queue,
+    pub(super) cache: FrameCache,
+    pub(super) next_container: AtomicU64,
+    /// True between a seal and its `committed`.
+    pub(super) sealing: Mutex<bool>,
+    shards: RwLock<HashMap<ShardId, Arc<dyn Shard>>>,
+    writers: Mutex<HashMap<Lane, Arc<Mutex<Writer>>>>,
+}
+
+impl Core {
+    pub(super) fn new(
+        kv: Arc<dyn Kv>,
+        options: StoreOptions,
+        next: NextIds,
+        stats: Arc<Stats>,
+    ) -> Self {
+        Self {
+            kv,
+            options,
+            stats,
+            pending: Mutex::new(Pending::new(next)),
+            progress: Condvar::new(),
+            queue: Queue::new(options.queue_bytes),
+            cache: FrameCache::new(options.cache_bytes),
+            next_container: AtomicU64::new(next.container.0),
+            sealing: Mutex::new(false),
+            shards: RwLock::default(),
+            writers: Mutex::default(),
+        }
+    }
+
+    pub(super) fn next_ids(&self) -> NextIds {
+        let chunk = self.pending.lock().next_chunk();
+        NextIds { chunk, container: ContainerId(self.next_container.load(Ordering::Relaxed)) }
+    }
+
+    pub(super) fn shard(&self, id: ShardId) -> Result<Arc<dyn Shard>> {
+        let found = self.shards.read().get(&id).cloned();
+        found.ok_or_else(|| Error::Shard {
+            what: format!("Shard {id} is not there; see `stratafs shard list` for its place"),
+        })
+    }
+
+    pub(super) fn has_shard(&self, id: ShardId) -> bool {
+        self.shards.read().contains_key(&id)
+    }
+
+    pub(super) fn insert_shard(&self, id: ShardId, shard: Arc<dyn Shard>) {
+        self.shards.write().insert(id, shard);
+    }
+
+    /// The writer of a lane, made when it is first asked for.
+    pub(super) fn writer(&self, lane: Lane) -> Arc<Mutex<Writer>> {
+        Arc::clone(self.writers.lock().entry(lane).or_default())
+    }
+
+    pub(super) fn writers(&self) -> Vec<Arc<Mutex<Writer>>> {
+        self.writers.lock().values().cloned().collect()
+    }
+
+    /// The committed row of a container.
+    pub(super) fn container(&self, id: ContainerId) -> Result<ContainerRow> {
+        let bytes = self.kv.get(Table::Container, &container_key(id))?;
+        let bytes = bytes.ok_or_else(|| Error::not_found(format!("container {id}")))?;
+        ContainerRow::parse(id, &bytes)
+    }
+
+    pub(super) fn containers(&self) -> Result<Vec<(ContainerId, ContainerRow)>> {
+        let rows = self.kv.scan(Table::Container, &KeyRange::all(), Order::Forward);
+        rows.map(|row| {
+            let (key, value) = row?;
+            let id = ContainerId(parse_key("container", &key)?);
+            Ok((id, ContainerRow::parse(id, &value)?))
+        })
+        .collect()
+    }
+
+    /// The committed row of a chunk.
+    pub(super) fn chunk_row(&self, chunk: ChunkNo) -> Result<Option<ChunkRow>> {
+        let bytes = self.kv.get(Table::Chunk, &chunk_key(chunk))?;
+        bytes.map(|bytes| ChunkRow::parse(chunk, &bytes)).transpose()
+    }
+
+    /// Committed rows of the chunks from `first` to `last` (inclusive; `None` is the end).
+    pub(super) fn chunk_rows(
+        &self,
+        first: ChunkNo,
+        last: Option<ChunkNo>,
+    ) -> Result<impl Iterator<Item = Result<(ChunkNo, ChunkRow)>> + '_> {
+        let upper = last.and_then(|chunk| chunk.0.checked_add(1));
+        let range = KeyRange {
+            lower: chunk_key(first).to_vec(),
+            upper: upper.map(|no| chunk_key(ChunkNo(no)).to_vec()),
+        };
+        let rows = self.kv.scan(Table::Chunk, &range, Order::Forward);
+        Ok(rows.map(|row| {
+            let (key, value) = row?;
+            let chunk = ChunkNo(parse_key("chunk", &key)?);
+            Ok((chunk, ChunkRow::parse(chunk, &value)?))
+        }))
+    }
+
+    /// Committed rows of the chunks whose place is container `id`. Numbers follow write order, so
+    /// the range from its first to its last chunk is little longer than the container's share.
+    pub(super) fn rows_of(&self, id: ContainerId) -> Result<Vec<(ChunkNo, ChunkRow)>> {
+        let row = self.container(id)?;
+        if row.chunks == 0 {
+            return Ok(Vec::new());
+        }
+        let rows = self.chunk_rows(row.first, Some(row.last))?;
+        rows.filter(|row| row.as_ref().map_or(true, |(_, row)| row.container == id)).collect()
+    }
+}

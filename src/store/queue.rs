@@ -1,0 +1,67 @@
+//! Jobs on their way to the workers, bounded by their raw bytes.
+
+use std::collections::VecDeque;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::pending::Job;
+
+#[derive(Debug, Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    /// Raw bytes of queued jobs and of those a worker has in hand.
+    bytes: usize,
+    closed: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    limit_bytes: usize,
+    waiting: Mutex<Waiting>,
+    work: Condvar,
+    room: Condvar,
+}
+
+impl Queue {
+    pub(super) fn new(limit_bytes: usize) -> Self {
+        Self { limit_bytes, waiting: Mutex::default(), work: Condvar::new(), room: Condvar::new() }
+    }
+
+    /// Adds a job; waits while the queue is full. A job larger than the bound goes alone.
+    pub(super) fn push(&self, job: Job) {
+        let mut waiting = self.waiting.lock();
+        while waiting.bytes > 0 && waiting.bytes + job.raw_bytes > self.limit_bytes {
+            self.room.wait(&mut waiting);
+        }
+        waiting.bytes += job.raw_bytes;
+        waiting.jobs.push_back(job);
+        self.work.notify_one();
+    }
+
+    /// The next job; waits for one. `None` when the queue is closed, whatever it holds.
+    pub(super) fn take(&self) -> Option<Job> {
+        let mut waiting = self.waiting.lock();
+        loop {
+            if waiting.closed {
+                return None;
+            }
+            if let Some(job) = waiting.jobs.pop_front() {
+                return Some(job);
+            }
+            self.work.wait(&mut waiting);
+        }
+    }
+
+    /// A worker is done with a job of so many raw bytes.
+    pub(super) fn done(&self, raw_bytes: usize) {
+        let mut waiting = self.waiting.lock();
+        waiting.bytes = waiting.bytes.saturating_sub(raw_bytes);
+        self.room.notify_all();
+    }
+
+    /// Sends the workers home.
+    pub(super) fn close(&self) {
+        self.waiting.lock().closed = true;
+        self.work.notify_all();
+    }
+}

@@ -1,0 +1,179 @@
+//! Reading: from memory, the frame cache, or a container; always verified.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+
+use super::cache::{Frame, FrameChunk};
+use super::core::Core;
+use super::frame::{FrameDirectory, FrameEntry};
+use super::pending::Spot;
+use super::rows::ChunkRow;
+use crate::checksum::crc32c;
+use crate::codec::{Codec, decode};
+use crate::error::{Error, Result};
+use crate::types::{ChunkNo, ContainerId, Fingerprint, ShardId};
+
+impl Core {
+    pub(super) fn read(&self, chunk: ChunkNo) -> Result<Bytes> {
+        let mut spot = self.locate(chunk)?;
+        loop {
+            let (row, shard) = match &spot {
+                Spot::Waiting { raw, .. } => return Ok(raw.clone()),
+                Spot::Stored { row, lane, .. } => (*row, lane.0),
+            };
+            let error = match self.read_at(chunk, &row, shard) {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => error,
+            };
+            // It may have moved while we looked: gc deletes the old container then.
+            spot = self.locate(chunk)?;
+            if matches!(&spot, Spot::Stored { row: now, .. } if now.same_place(&row)) {
+                self.note_damage(chunk, &row, &error);
+                return Err(error);
+            }
+        }
+    }
+
+    /// Where a chunk is, uncommitted or not.
+    pub(super) fn locate(&self, chunk: ChunkNo) -> Result<Spot> {
+        if let Some(spot) = self.pending.lock().spot(chunk) {
+            return Ok(spot);
+        }
+        let Some(row) = self.chunk_row(chunk)? else {
+            return Err(Error::corrupt(format!("chunk {chunk}"), "it has no row in table chunk"));
+        };
+        let home = self.container(row.container).map_err(|error| match error {
+            Error::NotFound { .. } => Error::corrupt(
+                format!("chunk {chunk} in container {}", row.container),
+                "the container has no row in table container",
+            ),
+            other => other,
+        })?;
+        Ok(Spot::Stored { row, lane: (home.shard, home.class), stamp: 0 })
+    }
+
+    fn read_at(&self, chunk: ChunkNo, row: &ChunkRow, shard: ShardId) -> Result<Bytes> {
+        let key = (row.container, row.frame_offset);
+        let (frame, hit) = self.cache.get_or_load(key, || {
+            let (frame, _) = self.load(chunk, row, shard)?;
+            Ok(frame)
+        })?;
+        let activity = &self.stats.activity;
+        let counter = if hit { &activity.frame_cache_hits } else { &activity.frames_read };
+        counter.fetch_add(1, Relaxed);
+        bytes_of(&frame, chunk, row)
+            .map_err(|flaw| Error::corrupt(name_of(chunk, row.container, shard), flaw))
+    }
+
+    /// Reads and decodes the frame of `chunk` and checks every chunk in it. Also tells whether the
+    /// payload has its checksum: a container without the right key can be checked by that alone.
+    pub(super) fn load(
+        &self,
+        chunk: ChunkNo,
+        row: &ChunkRow,
+        shard: ShardId,
+    ) -> Result<(Frame, bool)> {
+        let corrupt = |flaw: String| Error::corrupt(name_of(chunk, row.container, shard), flaw);
+        let stored = self.fetch(chunk, row, shard)?;
+        let directory = FrameDirectory::parse(&stored).map_err(|flaw| corrupt(flaw.into()))?;
+        if directory.frame_len() != row.frame_len {
+            return Err(corrupt("its frame has another length than its row says".into()));
+        }
+        let payload = stored.slice(directory.head_len() as usize..);
+        let intact = crc32c(&payload) == directory.payload_crc;
+        let bytes = match directory.codec {
+            Codec::None if payload.len() == directory.raw_len as usize => payload,
+            codec => {
+                let raw = decode(codec, &payload, directory.raw_len as usize);
+                Bytes::from(raw.map_err(|error| match error {
+                    Error::Corrupt { detail, .. } => corrupt(format!("its frame: {detail}")),
+                    other => other,
+                })?)
+            }
+        };
+        Ok((Frame { chunks: check(&directory.entries, &bytes), bytes }, intact))
+    }
+
+    /// Header and directory of the frame of `chunk`.
+    pub(super) fn directory(
+        &self,
+        chunk: ChunkNo,
+        row: &ChunkRow,
+        shard: ShardId,
+    ) -> Result<FrameDirectory> {
+        let stored = self.fetch(chunk, row, shard)?;
+        FrameDirectory::parse(&stored)
+            .map_err(|flaw| Error::corrupt(name_of(chunk, row.container, shard), flaw))
+    }
+
+    fn fetch(&self, chunk: ChunkNo, row: &ChunkRow, shard: ShardId) -> Result<Bytes> {
+        // The row was parsed: this is at most a frame's bound.
+        let mut stored = vec![0; row.frame_len as usize];
+        let place = self.shard(shard)?;
+        let read = place.read_at(row.container, u64::from(row.frame_offset), &mut stored);
+        read.map_err(|error| match error {
+            Error::NotFound { .. } => {
+                Error::corrupt(name_of(chunk, row.container, shard), "the container is missing")
+            }
+            Error::Corrupt { detail, .. } => {
+                Error::corrupt(name_of(chunk, row.container, shard), detail)
+            }
+            other => other,
+        })?;
+        Ok(stored.into())
+    }
+
+    /// Logs damage and keeps the chunk from being used for dedup.
+    pub(super) fn note_damage(&self, chunk: ChunkNo, row: &ChunkRow, error: &Error) {
+        if error.is_fault() {
+            log::error!(
+                "Chunk not readable chunk={chunk} container={} cause={error}",
+                row.container
+            );
+        }
+        if matches!(error, Error::Corrupt { .. }) {
+            self.pending.lock().note_bad(chunk, row);
+        }
+    }
+}
+
+/// How damage names a chunk.
+pub(super) fn name_of(chunk: ChunkNo, container: ContainerId, shard: ShardId) -> String {
+    format!("chunk {chunk} in container {container} on shard {shard}")
+}
+
+fn check(entries: &[FrameEntry], bytes: &[u8]) -> Vec<FrameChunk> {
+    let mut offset = 0;
+    let check = |entry: &FrameEntry| {
+        let end = offset + entry.raw_len;
+        // The directory's lengths add up to the decoded length.
+        let raw = &bytes[offset as usize..end as usize];
+        let good = Fingerprint::of(raw) == entry.fingerprint;
+        let chunk = FrameChunk { entry: *entry, offset, good };
+        offset = end;
+        chunk
+    };
+    entries.iter().map(check).collect()
+}
+
+/// The chunk's bytes in its frame, if row, directory and bytes agree.
+pub(super) fn bytes_of(
+    frame: &Arc<Frame>,
+    chunk: ChunkNo,
+    row: &ChunkRow,
+) -> std::result::Result<Bytes, &'static str> {
+    let found = frame.chunks.binary_search_by_key(&row.offset, |c| c.offset);
+    let found = found.ok().and_then(|at| frame.chunks.get(at));
+    let found = found.ok_or("its frame has no chunk at that place")?;
+    let FrameEntry { chunk: number, raw_len, fingerprint } = found.entry;
+    if (number, raw_len, fingerprint) != (chunk, row.raw_len, row.fingerprint) {
+        return Err("its frame holds another chunk at that place");
+    }
+    if !found.good {
+        return Err("its bytes do not have its fingerprint");
+    }
+    let from = found.offset as usize;
+    Ok(frame.bytes.slice(from..from + raw_len as usize))
+}

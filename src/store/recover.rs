@@ -1,0 +1,87 @@
+//! Opening: brings the shards to the state the tables speak of.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::NextIds;
+use super::container::FooterBuilder;
+use super::core::Core;
+use super::rows::{ContainerRow, ContainerState, parse_key};
+use super::scan::scan_frames;
+use super::writer::OpenContainer;
+use crate::error::{Error, Result};
+use crate::kv::{KeyRange, Order, Table};
+use crate::shard::Shard;
+use crate::types::{ContainerId, ShardId};
+
+impl Core {
+    /// Refuses numbers that would be given twice.
+    pub(super) fn check_numbers(&self, next: NextIds) -> Result<()> {
+        let tables = [(Table::Chunk, next.chunk.0), (Table::Container, next.container.0)];
+        for (table, next) in tables {
+            let last = self.kv.scan(table, &KeyRange::all(), Order::Backward).next();
+            let Some((key, _)) = last.transpose()? else { continue };
+            let last = parse_key(table.name(), &key)?;
+            if last >= next {
+                return Err(Error::corrupt(
+                    format!("table {}", table.name()),
+                    format!("it holds number {last}, and the next one is said to be {next}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a shard into use: deletes what a crash left, goes on with its open containers.
+    pub(super) fn attach(&self, id: ShardId, shard: Arc<dyn Shard>) -> Result<()> {
+        if self.has_shard(id) {
+            return Err(Error::Exists { what: format!("Shard {id}") });
+        }
+        let mut known = HashSet::new();
+        let mut open = Vec::new();
+        for (container, row) in self.containers()? {
+            known.insert(container);
+            if row.shard == id && row.state == ContainerState::Open {
+                open.push((container, row));
+            }
+        }
+        for container in shard.list()? {
+            if !known.contains(&container) {
+                log::info!("Leftover container deleted container={container} shard={id}");
+                shard.delete(container)?;
+            }
+        }
+        for (container, row) in open {
+            match reopen(&*shard, container, row) {
+                Ok(open) => self.writer((id, row.class)).lock().adopt(open),
+                Err(cause @ (Error::Corrupt { .. } | Error::NotFound { .. })) => {
+                    // What is readable stays readable; nothing more is appended.
+                    log::error!("Open container closed container={container} cause={cause}");
+                    let row = ContainerRow { state: ContainerState::Sealed, ..row };
+                    self.pending.lock().corrected.push((container, row));
+                }
+                Err(cause) => return Err(cause),
+            }
+        }
+        self.insert_shard(id, shard);
+        Ok(())
+    }
+}
+
+/// Cuts a container to its committed length and collects its footer so far.
+fn reopen(shard: &dyn Shard, id: ContainerId, row: ContainerRow) -> Result<OpenContainer> {
+    let appender = shard.reopen(id, row.bytes)?;
+    let mut footer = FooterBuilder::default();
+    let mut scan = scan_frames(shard, id, row.bytes);
+    for frame in &mut scan {
+        let frame = frame?;
+        footer.push(frame.offset, &frame.directory.to_bytes());
+    }
+    if scan.position() != row.bytes {
+        return Err(Error::corrupt(
+            format!("container {id} on {}", shard.place()),
+            format!("its frames end at {} of {}", scan.position(), row.bytes),
+        ));
+    }
+    Ok(OpenContainer { id, appender, footer, row, dirty: false })
+}

@@ -1,0 +1,124 @@
+//! Finds the frames of a container file: by its footer, or by walking from frame to frame.
+
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use super::container::{
+    BLOCK_BYTES, Begin, HEADER_BYTES, PlacedFrame, TRAILER_BYTES, begin_of, parse_footer,
+    parse_trailer,
+};
+use super::frame::{FRAME_HEADER_BYTES, Flaw, FrameDirectory};
+use crate::error::{Error, Result};
+use crate::shard::Shard;
+use crate::types::ContainerId;
+
+/// First read of a frame: holds the directory of 92 chunks, more than most groups have.
+const WINDOW_BYTES: u64 = 4096;
+
+/// Walks over the frames of a container without reading payloads. Ends at the footer, at `end`, or
+/// after the first error: the length of a damaged frame is not known.
+pub struct FrameScan<'a> {
+    shard: &'a dyn Shard,
+    id: ContainerId,
+    at: u64,
+    end: u64,
+}
+
+/// The frames of container `id` in its first `end` bytes.
+#[must_use]
+pub fn scan_frames(shard: &dyn Shard, id: ContainerId, end: u64) -> FrameScan<'_> {
+    FrameScan { shard, id, at: u64::from(HEADER_BYTES), end }
+}
+
+impl FrameScan<'_> {
+    /// Where the next frame begins.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.at
+    }
+
+    fn read(&self, len: u64) -> Result<Vec<u8>> {
+        let left = self.end.saturating_sub(self.at);
+        let mut bytes = vec![0; usize::try_from(len.min(left)).unwrap_or(0)];
+        self.shard.read_at(self.id, self.at, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn step(&mut self) -> Result<Option<PlacedFrame>> {
+        while self.at < self.end {
+            let window = self.read(WINDOW_BYTES)?;
+            match begin_of(&window) {
+                Begin::Frame => return self.frame(&window).map(Some),
+                Begin::Footer => return Ok(None),
+                Begin::Foreign => return Err(self.flaw("no frame begins here")),
+                Begin::Zeros => {
+                    let block = u64::from(BLOCK_BYTES);
+                    let next = self.at.checked_div(block).and_then(|n| n.checked_add(1));
+                    self.at = next.map_or(self.end, |n| n.saturating_mul(block));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn frame(&mut self, window: &[u8]) -> Result<PlacedFrame> {
+        if window.len() < FRAME_HEADER_BYTES as usize {
+            return Err(self.flaw("its header is cut short"));
+        }
+        let head_len = FrameDirectory::peek_head_len(window).map_err(|flaw| self.flaw(flaw))?;
+        let parsed = if window.len() < head_len as usize {
+            FrameDirectory::parse(&self.read(u64::from(head_len))?)
+        } else {
+            FrameDirectory::parse(window)
+        };
+        let directory = parsed.map_err(|flaw| self.flaw(flaw))?;
+        let frame_end = self.at.saturating_add(u64::from(directory.frame_len()));
+        let Ok(offset) = u32::try_from(self.at) else {
+            return Err(self.flaw("it lies beyond the bound of a container"));
+        };
+        if frame_end > self.end {
+            return Err(self.flaw("it is cut short"));
+        }
+        self.at = frame_end.saturating_add(u64::from(directory.padding()));
+        Ok(PlacedFrame { offset, directory })
+    }
+
+    fn flaw(&self, flaw: Flaw) -> Error {
+        Error::corrupt(
+            format!("frame at {} of container {} on {}", self.at, self.id, self.shard.place()),
+            flaw,
+        )
+    }
+}
+
+impl Iterator for FrameScan<'_> {
+    type Item = Result<PlacedFrame>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let step = self.step().transpose();
+        if matches!(step, Some(Err(_))) {
+            self.end = self.at;
+        }
+        step
+    }
+}
+
+/// The frames of a sealed container of `len` bytes, by its footer.
+///
+/// # Errors
+/// `Corrupt` if the footer is damaged or missing: [`scan_frames`] is the way out then. What the
+/// shard says.
+pub fn read_footer(shard: &dyn Shard, id: ContainerId, len: u64) -> Result<Vec<PlacedFrame>> {
+    let corrupt = |flaw: Flaw| Error::corrupt(format!("container {id} on {}", shard.place()), flaw);
+    let short = "it is too short for a footer";
+    let trailer_at = len.checked_sub(u64::from(TRAILER_BYTES)).ok_or_else(|| corrupt(short))?;
+    let mut bytes = [0; TRAILER_BYTES as usize];
+    shard.read_at(id, trailer_at, &mut bytes)?;
+    let trailer = parse_trailer(&bytes).map_err(corrupt)?;
+    let body_at = trailer_at
+        .checked_sub(u64::from(trailer.body_len))
+        .filter(|at| *at >= u64::from(HEADER_BYTES))
+        .ok_or_else(|| corrupt(short))?;
+    let mut body = vec![0; trailer.body_len as usize];
+    shard.read_at(id, body_at, &mut body)?;
+    parse_footer(trailer, &body).map_err(corrupt)
+}

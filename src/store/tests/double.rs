@@ -1,0 +1,172 @@
+//! Doubles: a database of maps, a shard that fails when told to, bytes that do not compress.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::kv::{Batch, KeyRange, Kv, KvUsage, Order, Rows, Table};
+use crate::shard::{Appender, MemoryShard, Shard, Space};
+use crate::types::ContainerId;
+
+/// Reproducible noise: BLAKE3 of the seed, as long as needed.
+pub(super) fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes()
+    });
+    words.flatten().take(len).collect()
+}
+
+#[derive(Default)]
+pub(super) struct MapKv {
+    rows: Mutex<BTreeMap<(Table, Box<[u8]>), Box<[u8]>>>,
+}
+
+impl MapKv {
+    pub(super) fn rows(&self, table: Table) -> usize {
+        self.scan(table, &KeyRange::all(), Order::Forward).count()
+    }
+}
+
+impl Kv for MapKv {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.rows.lock().get(&(table, key.into())).map(|value| value.to_vec()))
+    }
+
+    fn scan(&self, table: Table, range: &KeyRange, order: Order) -> Rows<'_> {
+        let rows = self.rows.lock();
+        let wanted = rows.iter().filter(|((of, key), _)| {
+            *of == table
+                && **key >= *range.lower
+                && range.upper.as_ref().is_none_or(|upper| **key < **upper)
+        });
+        let mut found: Vec<_> =
+            wanted.map(|((_, key), value)| Ok((key.clone(), value.clone()))).collect();
+        if order == Order::Backward {
+            found.reverse();
+        }
+        Box::new(found.into_iter())
+    }
+
+    fn write(&self, batch: Batch) -> Result<()> {
+        let mut rows = self.rows.lock();
+        for change in batch.changes {
+            match change.value {
+                Some(value) => rows.insert((change.table, change.key), value),
+                None => rows.remove(&(change.table, change.key)),
+            };
+        }
+        Ok(())
+    }
+
+    fn usage(&self) -> KvUsage {
+        KvUsage::default()
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Faults {
+    full: bool,
+    broken: bool,
+    /// Fails once.
+    sync: bool,
+    delay: Duration,
+}
+
+/// A shard in memory whose writing end fails as told.
+#[derive(Default)]
+pub(super) struct FailingShard {
+    inner: MemoryShard,
+    faults: Arc<Mutex<Faults>>,
+}
+
+impl FailingShard {
+    pub(super) fn fill_up(&self, full: bool) {
+        self.faults.lock().full = full;
+    }
+
+    pub(super) fn break_writes(&self) {
+        self.faults.lock().broken = true;
+    }
+
+    pub(super) fn break_sync(&self) {
+        self.faults.lock().sync = true;
+    }
+
+    pub(super) fn slow_down(&self, delay: Duration) {
+        self.faults.lock().delay = delay;
+    }
+
+    fn wrap(&self, inner: Box<dyn Appender>) -> Box<dyn Appender> {
+        Box::new(FailingAppender { inner, faults: Arc::clone(&self.faults) })
+    }
+}
+
+impl Shard for FailingShard {
+    fn create(&self, id: ContainerId) -> Result<Box<dyn Appender>> {
+        Ok(self.wrap(self.inner.create(id)?))
+    }
+    fn reopen(&self, id: ContainerId, len: u64) -> Result<Box<dyn Appender>> {
+        Ok(self.wrap(self.inner.reopen(id, len)?))
+    }
+    fn read_at(&self, id: ContainerId, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.inner.read_at(id, offset, buf)
+    }
+    fn len(&self, id: ContainerId) -> Result<u64> {
+        self.inner.len(id)
+    }
+    fn delete(&self, id: ContainerId) -> Result<()> {
+        self.inner.delete(id)
+    }
+    fn list(&self) -> Result<Vec<ContainerId>> {
+        self.inner.list()
+    }
+    fn space(&self) -> Result<Space> {
+        self.inner.space()
+    }
+    fn place(&self) -> String {
+        "failing".to_owned()
+    }
+}
+
+struct FailingAppender {
+    inner: Box<dyn Appender>,
+    faults: Arc<Mutex<Faults>>,
+}
+
+fn broken(op: &'static str) -> Error {
+    Error::io(op, Path::new("failing"), io::Error::other("the double says so"))
+}
+
+impl Appender for FailingAppender {
+    fn append(&mut self, parts: &[&[u8]]) -> Result<u64> {
+        let faults = *self.faults.lock();
+        std::thread::sleep(faults.delay);
+        if faults.full {
+            return Err(Error::NoSpace { place: "failing".to_owned() });
+        }
+        if faults.broken {
+            return Err(broken("write"));
+        }
+        self.inner.append(parts)
+    }
+
+    fn len(&self) -> u64 {
+        self.inner.len()
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.faults.lock().sync) {
+            return Err(broken("sync"));
+        }
+        self.inner.sync()
+    }
+}

@@ -1,0 +1,120 @@
+//! Threads that turn jobs into frames: encode, then write to the lane's container.
+
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+
+use super::core::Core;
+use super::frame::{FrameDirectory, FrameEntry};
+use super::pending::{Job, NewChunk};
+use super::rows::{ChunkRow, Health};
+use super::writer::{ReadyFrame, Site};
+use crate::codec::encode;
+use crate::error::{Error, Result};
+use crate::types::ContainerId;
+
+/// Starts `count` workers. They end when the queue is closed.
+pub(super) fn start(core: &Arc<Core>, count: usize) -> Result<Vec<JoinHandle<()>>> {
+    let mut workers = Vec::with_capacity(count);
+    for number in 0..count {
+        let core_of_worker = Arc::clone(core);
+        let builder = std::thread::Builder::new().name(format!("store-{number}"));
+        match builder.spawn(move || work(&core_of_worker)) {
+            Ok(worker) => workers.push(worker),
+            Err(error) => {
+                core.queue.close();
+                for worker in workers {
+                    let _ = worker.join();
+                }
+                return Err(Error::io("start a thread for", Path::new("the store"), error));
+            }
+        }
+    }
+    Ok(workers)
+}
+
+fn work(core: &Core) {
+    while let Some(job) = core.queue.take() {
+        let raw_bytes = job.raw_bytes;
+        let done = catch_unwind(AssertUnwindSafe(|| store(core, &job)));
+        let done = done.unwrap_or_else(|_| {
+            Err(Error::invalid("A worker of the store panicked; see the log, then mount again"))
+        });
+        if let Err(cause) = done {
+            log::error!("Frame not written shard={} cause={cause}", job.lane.0);
+            core.pending.lock().failed(job, cause);
+        }
+        core.queue.done(raw_bytes);
+        // Taking the lock makes sure that nobody is between his look and his wait.
+        let _pending = core.pending.lock();
+        core.progress.notify_all();
+    }
+}
+
+/// Writes the frame of one job.
+fn store(core: &Core, job: &Job) -> Result<()> {
+    let raw = joined(&job.chunks, job.raw_bytes);
+    let payload = encode(job.codec, &raw);
+    let directory = FrameDirectory::new(job.chunks.iter().map(entry).collect(), &payload);
+    let head = directory.to_bytes();
+    let numbers: Vec<_> = job.chunks.iter().map(|new| new.chunk).collect();
+    let frame = ReadyFrame {
+        head: &head,
+        payload: &payload.bytes,
+        padding: directory.padding(),
+        raw_len: directory.raw_len,
+        chunks: &numbers,
+    };
+    let shard = core.shard(job.lane.0)?;
+    let site = Site {
+        shard: &*shard,
+        lane: job.lane,
+        volume: core.options.volume,
+        next_container: &core.next_container,
+    };
+    let writer = core.writer(job.lane);
+    let mut writer = writer.lock();
+    let (container, offset) = writer.append(&site, &frame)?;
+    let rows = rows(&directory, container, offset);
+    // Still under the writer's lock: a seal takes the bytes and their rows, or neither.
+    let stored = core.pending.lock().stored(job, &rows);
+    writer.note(stored);
+    let stored_bytes = u64::from(directory.frame_len()) + u64::from(directory.padding());
+    core.stats.class(job.lane.1).stored_bytes.fetch_add(stored_bytes, Relaxed);
+    Ok(())
+}
+
+fn joined(chunks: &[NewChunk], raw_bytes: usize) -> Cow<'_, [u8]> {
+    if let [only] = chunks {
+        return Cow::Borrowed(&only.raw);
+    }
+    let mut raw = Vec::with_capacity(raw_bytes);
+    chunks.iter().for_each(|new| raw.extend_from_slice(&new.raw));
+    Cow::Owned(raw)
+}
+
+fn entry(new: &NewChunk) -> FrameEntry {
+    let raw_len = u32::try_from(new.raw.len()).expect("put refuses longer chunks");
+    FrameEntry { chunk: new.chunk, raw_len, fingerprint: new.fingerprint }
+}
+
+fn rows(directory: &FrameDirectory, container: ContainerId, frame_offset: u32) -> Vec<ChunkRow> {
+    let mut offset = 0;
+    let row = |entry: &FrameEntry| {
+        let row = ChunkRow {
+            health: Health::Good,
+            container,
+            frame_offset,
+            frame_len: directory.frame_len(),
+            offset,
+            raw_len: entry.raw_len,
+            fingerprint: entry.fingerprint,
+        };
+        offset += entry.raw_len;
+        row
+    };
+    directory.entries.iter().map(row).collect()
+}

@@ -1,0 +1,194 @@
+//! The writing end of one lane: a shard's open container of one class.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::container::{ContainerHeader, FooterBuilder, HEADER_BYTES};
+use super::pending::{Lane, StoredChunk};
+use super::rows::{ContainerRow, ContainerState};
+use crate::error::{Error, Result};
+use crate::limits::CONTAINER_BYTES;
+use crate::shard::{Appender, Shard};
+use crate::types::{ChunkNo, ContainerId, VolumeId};
+
+/// Zeros after a payload; a frame never needs as many as its alignment.
+const ZEROS: [u8; 8] = [0; 8];
+
+/// What a writer needs to know of its store.
+pub(super) struct Site<'a> {
+    pub(super) shard: &'a dyn Shard,
+    pub(super) lane: Lane,
+    pub(super) volume: VolumeId,
+    pub(super) next_container: &'a AtomicU64,
+}
+
+/// A frame ready to be written.
+pub(super) struct ReadyFrame<'a> {
+    /// Header and directory.
+    pub(super) head: &'a [u8],
+    pub(super) payload: &'a [u8],
+    pub(super) padding: u32,
+    pub(super) raw_len: u32,
+    /// Numbers of its chunks.
+    pub(super) chunks: &'a [ChunkNo],
+}
+
+pub(super) struct OpenContainer {
+    pub(super) id: ContainerId,
+    pub(super) appender: Box<dyn Appender>,
+    pub(super) footer: FooterBuilder,
+    /// Up to date but for `bytes`, which the next seal sets.
+    pub(super) row: ContainerRow,
+    /// Its row or bytes changed since the last seal.
+    pub(super) dirty: bool,
+}
+
+impl OpenContainer {
+    fn create(site: &Site<'_>) -> Result<Self> {
+        let (id, mut appender) = loop {
+            let id = ContainerId(site.next_container.fetch_add(1, Ordering::Relaxed));
+            match site.shard.create(id) {
+                Ok(appender) => break (id, appender),
+                // A leftover of a crash on a shard that was added later: its number is burnt.
+                Err(Error::Exists { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        };
+        let (shard, class) = site.lane;
+        let header = ContainerHeader { class, shard, id, volume: site.volume };
+        if let Err(error) = appender.append(&[&header.to_bytes()]) {
+            drop(appender);
+            // Without a row it is a leftover; the next opening would remove it as well.
+            if let Err(error) = site.shard.delete(id) {
+                log::warn!("Leftover container stays container={id} cause={error}");
+            }
+            return Err(error);
+        }
+        let row = ContainerRow {
+            state: ContainerState::Open,
+            class,
+            shard,
+            bytes: 0,
+            chunks: 0,
+            raw_bytes: 0,
+            stored_bytes: 0,
+            first: ChunkNo(u64::MAX),
+            last: ChunkNo(0),
+        };
+        Ok(Self { id, appender, footer: FooterBuilder::default(), row, dirty: true })
+    }
+
+    /// The footer counts: chunks of a few bytes need more directory than data.
+    fn is_full(&self) -> bool {
+        self.appender.len() + self.footer.len() >= u64::from(CONTAINER_BYTES)
+    }
+
+    fn append(&mut self, frame: &ReadyFrame<'_>) -> Result<u32> {
+        let padding = &ZEROS[..frame.padding as usize];
+        let before = self.appender.len();
+        let offset = self.appender.append(&[frame.head, frame.payload, padding])?;
+        let offset = u32::try_from(offset).expect("a container is sealed far below 4 GiB");
+        self.footer.push(offset, frame.head);
+        self.dirty = true;
+        let row = &mut self.row;
+        row.chunks += frame.chunks.len() as u64;
+        row.raw_bytes += u64::from(frame.raw_len);
+        row.stored_bytes += self.appender.len() - before;
+        for chunk in frame.chunks {
+            row.first = row.first.min(*chunk);
+            row.last = row.last.max(*chunk);
+        }
+        Ok(offset)
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        if self.row.state == ContainerState::Open {
+            self.appender.append(&[&self.footer.to_bytes()])?;
+            self.row.state = ContainerState::Sealed;
+            self.footer = FooterBuilder::default();
+            self.dirty = true;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Writer {
+    current: Option<OpenContainer>,
+    /// Full; they wait for their footer or their sync.
+    closing: Vec<OpenContainer>,
+    /// Rows made since the last seal.
+    stored: Vec<StoredChunk>,
+}
+
+/// Container rows of one seal.
+pub(super) type ContainerRows = Vec<(ContainerId, ContainerRow)>;
+
+impl Writer {
+    /// Takes over a container that was open when the volume was closed.
+    pub(super) fn adopt(&mut self, container: OpenContainer) {
+        if self.current.is_none() && !container.is_full() {
+            self.current = Some(container);
+        } else {
+            self.closing.push(container);
+        }
+    }
+
+    /// Writes a frame; returns its container and its offset there.
+    pub(super) fn append(
+        &mut self,
+        site: &Site<'_>,
+        frame: &ReadyFrame<'_>,
+    ) -> Result<(ContainerId, u32)> {
+        let mut container = match self.current.take() {
+            Some(container) => container,
+            None => OpenContainer::create(site)?,
+        };
+        let offset = container.append(frame);
+        let id = container.id;
+        if container.is_full() {
+            // The frame is safe with or without the footer: seal tries again and reports.
+            if let Err(error) = container.finish() {
+                log::warn!("Footer not written yet container={id} cause={error}");
+            }
+            self.closing.push(container);
+        } else {
+            self.current = Some(container);
+        }
+        Ok((id, offset?))
+    }
+
+    /// Notes rows for the next seal.
+    pub(super) fn note(&mut self, stored: Vec<StoredChunk>) {
+        self.stored.extend(stored);
+    }
+
+    /// Lets the next seal close the open container, however small.
+    pub(super) fn close(&mut self) {
+        self.closing.extend(self.current.take());
+    }
+
+    /// Makes everything durable; returns the rows that say so.
+    pub(super) fn seal(&mut self) -> Result<(ContainerRows, Vec<StoredChunk>)> {
+        let mut rows = Vec::new();
+        for container in &mut self.closing {
+            match container.finish() {
+                // It stays open, durable as it is, until there is room.
+                Err(error @ Error::NoSpace { .. }) => {
+                    log::warn!("Footer not written container={} cause={error}", container.id);
+                }
+                other => other?,
+            }
+        }
+        for container in self.closing.iter_mut().chain(&mut self.current) {
+            if container.dirty {
+                container.appender.sync()?;
+                container.row.bytes = container.appender.len();
+                container.dirty = false;
+                rows.push((container.id, container.row));
+            }
+        }
+        self.closing.retain(|container| container.row.state == ContainerState::Open);
+        debug_assert!(rows.iter().all(|(_, row)| row.bytes >= u64::from(HEADER_BYTES)));
+        Ok((rows, std::mem::take(&mut self.stored)))
+    }
+}

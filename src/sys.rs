@@ -1,0 +1,5 @@
+//! The system: the only room with `unsafe` and raw system calls.
+//!
+//! Guarantees: everything it offers is safe to call and answers `io::Result`. Does not: decide.
+
+pub mod disk;

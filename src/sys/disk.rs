@@ -1,0 +1,99 @@
+//! File systems below us: room, durability of names, locks.
+
+use std::ffi::CString;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Room in a file system, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// Capacity.
+    pub total_bytes: u64,
+    /// What an unprivileged process may still write.
+    pub free_bytes: u64,
+}
+
+/// Room in the file system that holds `path`.
+///
+/// # Errors
+/// What `statvfs` says, as when the path does not exist.
+pub fn space(path: &Path) -> io::Result<DiskSpace> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut stat = MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: `path` is a NUL-terminated string and `stat` is room for one `statvfs`; both outlive
+    // the call.
+    let answer = unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) };
+    if answer != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so it has filled the structure.
+    let stat = unsafe { stat.assume_init() };
+    let unit = stat.f_frsize;
+    Ok(DiskSpace {
+        total_bytes: stat.f_blocks.saturating_mul(unit),
+        free_bytes: stat.f_bavail.saturating_mul(unit),
+    })
+}
+
+/// Makes the names in directory `dir` durable.
+///
+/// # Errors
+/// What `open` or `fsync` say.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Takes an exclusive `flock` on `file`; false if somebody else has it. The lock ends when the file
+/// is closed, also by a crash.
+///
+/// # Errors
+/// What `flock` says.
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// True if the disk or the quota is used up.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn space_of_a_real_directory_and_of_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = space(dir.path()).unwrap();
+        assert!(space.total_bytes >= space.free_bytes && space.free_bytes > 0);
+        assert!(super::space(&dir.path().join("none")).is_err());
+        sync_dir(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn lock_is_exclusive_until_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let first = File::create(&path).unwrap();
+        assert!(try_lock(&first).unwrap());
+        let second = File::create(&path).unwrap();
+        assert!(!try_lock(&second).unwrap());
+        drop(first);
+        assert!(try_lock(&second).unwrap());
+    }
+
+    #[test]
+    fn full_disks_and_quotas_are_told_from_the_rest() {
+        assert!(is_full(&io::Error::from_raw_os_error(libc::ENOSPC)));
+        assert!(is_full(&io::Error::from_raw_os_error(libc::EDQUOT)));
+        assert!(!is_full(&io::Error::from_raw_os_error(libc::EIO)));
+    }
+}

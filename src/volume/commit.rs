@@ -1,0 +1,267 @@
+//! Commit: gate → drain → freeze → sync containers → one synced batch → wake.
+//!
+//! Data before reference: [`Store::seal`](crate::store::Store::seal) makes the containers durable
+//! before the batch that points into them is written, and the batch is one atomic synced write. What
+//! the batch forgets is deleted only afterwards. Commits run one at a time in their own thread; every
+//! caller that waits when one begins is served by it, so concurrent fsyncs share a commit.
+//!
+//! A failed commit poisons the volume: whether its batch reached the disk is unknown, so nothing
+//! more is written until the volume is opened again.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+use log::{debug, error};
+use parking_lot::{Condvar, Mutex};
+
+use super::Volume;
+use super::open::Counters;
+use crate::error::{Error, Result};
+use crate::kv::Table;
+
+/// Who waits for which commit. Numbers count commits begun since the volume was opened.
+#[derive(Debug, Default)]
+pub(super) struct CommitSignal {
+    state: Mutex<SignalState>,
+    wanted: Condvar,
+    done: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct SignalState {
+    requested: u64,
+    begun: u64,
+    completed: u64,
+    /// Why the last commit failed, if it did.
+    failure: Option<Error>,
+    stop: bool,
+}
+
+impl CommitSignal {
+    /// Waits for a request or until `interval` has passed; false when it is time to stop.
+    fn next(&self, interval: Duration) -> bool {
+        let mut state = self.state.lock();
+        if state.requested <= state.begun && !state.stop {
+            self.wanted.wait_for(&mut state, interval);
+        }
+        if state.stop && state.requested <= state.begun {
+            return false;
+        }
+        state.begun += 1;
+        true
+    }
+
+    fn finish(&self, result: Result<()>) {
+        let mut state = self.state.lock();
+        state.completed = state.begun;
+        state.failure = result.err();
+        self.done.notify_all();
+    }
+
+    /// Asks for a commit that begins from now on, without waiting.
+    pub(super) fn kick(&self) {
+        let mut state = self.state.lock();
+        state.requested = state.requested.max(state.begun + 1);
+        self.wanted.notify_one();
+    }
+
+    /// Waits until a commit that began after this call has ended; says how.
+    fn wait(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        let mine = state.begun + 1;
+        state.requested = state.requested.max(mine);
+        self.wanted.notify_one();
+        while state.completed < mine && !state.stop {
+            self.done.wait(&mut state);
+        }
+        match &state.failure {
+            Some(failure) => Err(failure.clone()),
+            None if state.completed < mine => {
+                Err(Error::ReadOnly { what: "the volume is shut down".to_owned() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn stop(&self) {
+        let mut state = self.state.lock();
+        state.stop = true;
+        self.wanted.notify_all();
+        self.done.notify_all();
+    }
+}
+
+/// A background thread that sleeps until it is woken.
+#[derive(Debug, Default)]
+pub(super) struct Background {
+    state: Mutex<(bool, bool)>,
+    woken: Condvar,
+}
+
+impl Background {
+    pub(super) fn wake(&self) {
+        self.state.lock().0 = true;
+        self.woken.notify_one();
+    }
+
+    fn stop(&self) {
+        self.state.lock().1 = true;
+        self.woken.notify_one();
+    }
+
+    /// Sleeps until woken; false when it is time to stop.
+    fn next(&self) -> bool {
+        let mut state = self.state.lock();
+        while !state.0 && !state.1 {
+            self.woken.wait(&mut state);
+        }
+        state.0 = false;
+        !state.1
+    }
+}
+
+impl Volume {
+    /// Makes everything that was changed before this call durable.
+    ///
+    /// # Errors
+    /// `Poisoned` with the first cause when this or an earlier commit failed; `NoSpace` when a shard
+    /// is full (the changes stay in memory and are tried again); `ReadOnly` when the volume was
+    /// shut down before the changes were durable.
+    pub fn commit(&self) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        self.signal.wait()
+    }
+
+    /// Waits for a commit that begins from now on, whatever becomes of it.
+    pub(super) fn signal_and_wait(&self) {
+        if let Err(e) = self.signal.wait() {
+            debug!("Waited for a commit that failed cause={e}");
+        }
+    }
+
+    /// One commit, in the calling thread. Only the commit thread and shutdown come here.
+    pub(super) fn commit_now(&self) -> Result<()> {
+        if let Some(cause) = self.poison.get() {
+            return Err(Error::Poisoned { cause: Arc::clone(cause) });
+        }
+        self.try_commit().map_err(|e| match e {
+            // Nothing is lost: the changes stay in memory and the next commit tries again.
+            Error::NoSpace { .. } | Error::Poisoned { .. } => e,
+            e => self.poison(e),
+        })
+    }
+
+    fn try_commit(&self) -> Result<()> {
+        // A commit that met a full shard is frozen still and goes first.
+        self.finish_frozen()?;
+        // The long drain keeps nobody out; the second one only meets what came meanwhile.
+        self.drain_files(false)?;
+        {
+            let _gate = self.gate.write();
+            self.drain_files(true)?;
+            if self.meta.is_clean() && self.store.is_committed() {
+                return Ok(());
+            }
+            self.meta.freeze();
+            *self.frozen.lock() = Some(self.counters());
+        }
+        self.finish_frozen()
+    }
+
+    /// Makes the frozen txg durable, if there is one.
+    fn finish_frozen(&self) -> Result<()> {
+        let Some(counters) = *self.frozen.lock() else { return Ok(()) };
+        let sealed = self.store.seal()?;
+        let mut batch = self.meta.frozen_batch();
+        batch.changes.extend(sealed.changes.changes.iter().cloned());
+        let txg = self.txg.load(Ordering::Relaxed) + 1;
+        let counters = Counters { txg, next: sealed.next, ..counters };
+        batch.put(Table::Super, &b"counters"[..], counters.encode());
+        batch.put(Table::Super, &b"totals"[..], self.encode_totals());
+        let rows = batch.changes.len();
+        // Whether a failed batch reached the disk is unknown: there is no second try.
+        self.kv.write(batch).map_err(|e| self.poison(e))?;
+        *self.frozen.lock() = None;
+        self.txg.store(txg, Ordering::Release);
+        self.meta.committed();
+        self.store.committed(sealed);
+        self.stats.activity.commits.fetch_add(1, Ordering::Relaxed);
+        self.refresh_space();
+        debug!("Commit done txg={txg} rows={rows}");
+        Ok(())
+    }
+
+    /// Starts the commit thread and the reaper.
+    pub(super) fn start_threads(self: &Arc<Self>) -> Result<()> {
+        let interval = Duration::from_secs(self.config.limits.commit_interval_secs.into());
+        let (signal, weak) = (Arc::clone(&self.signal), Arc::downgrade(self));
+        let committer = move || commit_loop(&signal, &weak, interval);
+        let (reaper, weak) = (Arc::clone(&self.reaper), Arc::downgrade(self));
+        let reap = move || reap_loop(&reaper, &weak);
+        let mut threads = self.threads.lock();
+        for (name, body) in
+            [("commit", Box::new(committer) as Box<dyn FnOnce() + Send>), ("reaper", Box::new(reap))]
+        {
+            let thread = thread::Builder::new().name(name.to_owned()).spawn(body);
+            threads.push(thread.map_err(|e| Error::io("start a thread for", &self.dir, e))?);
+        }
+        Ok(())
+    }
+
+    /// The last commit, then the end: background threads are joined and the lock is released.
+    ///
+    /// # Errors
+    /// What the last commit says; the volume is closed all the same.
+    pub fn shutdown(&self) -> Result<()> {
+        if self.stopping.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.stop_threads();
+        let last = if self.read_only { Ok(()) } else { self.commit_now() };
+        *self.lock.lock() = None;
+        last
+    }
+
+    fn stop_threads(&self) {
+        self.signal.stop();
+        self.reaper.stop();
+        for thread in self.threads.lock().drain(..) {
+            // The last reference may be dropped by one of these threads itself.
+            if thread.thread().id() != thread::current().id() && thread.join().is_err() {
+                error!("A background thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Volume {
+    /// Without [`Volume::shutdown`] this is a crash: nothing is committed.
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Release);
+        self.stop_threads();
+    }
+}
+
+fn commit_loop(signal: &CommitSignal, volume: &Weak<Volume>, interval: Duration) {
+    while signal.next(interval) {
+        let Some(volume) = volume.upgrade() else { return };
+        let result = volume.commit_now();
+        if let Err(e) = &result {
+            error!("Commit failed cause={e}");
+        }
+        signal.finish(result);
+    }
+}
+
+fn reap_loop(reaper: &Background, volume: &Weak<Volume>) {
+    while reaper.next() {
+        let Some(volume) = volume.upgrade() else { return };
+        if let Err(e) = volume.reap_all() {
+            error!("Removing extents of deleted files failed cause={e}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Bytes of one file that were written and not yet cut.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Dirty ranges of one file: disjoint, and never touching, so a stream is one range.
+#[derive(Debug, Default)]
+pub(super) struct DirtyRanges {
+    ranges: BTreeMap<u64, Vec<u8>>,
+    bytes: usize,
+}
+
+impl DirtyRanges {
+    /// Buffered bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// Length of the longest range that ends at `end`.
+    pub(super) fn run_ending_at(&self, end: u64) -> usize {
+        self.ranges.range(..end).next_back().map_or(0, |(start, data)| {
+            if start + data.len() as u64 == end { data.len() } else { 0 }
+        })
+    }
+
+    /// Puts `data` at `offset`, over what is there.
+    pub(super) fn write(&mut self, offset: u64, data: &[u8]) {
+        if data.is_empty() {
+            return;
+        }
+        let end = offset + data.len() as u64;
+        // The range that begins at or before us, if it reaches us, is extended in place: a stream
+        // of writes costs one copy of its bytes.
+        let (start, mut joined) = match self.ranges.range_mut(..=offset).next_back() {
+            Some((&start, old)) if start + old.len() as u64 >= offset => {
+                (start, std::mem::take(old))
+            }
+            _ => (offset, Vec::new()),
+        };
+        self.bytes -= joined.len();
+        let at = (offset - start) as usize;
+        let overlap = data.len().min(joined.len() - at);
+        joined[at..at + overlap].copy_from_slice(&data[..overlap]);
+        joined.extend_from_slice(&data[overlap..]);
+        // Ranges that begin within us, or where we end, are absorbed.
+        let absorbed: Vec<u64> = self.ranges.range(offset + 1..=end).map(|(s, _)| *s).collect();
+        for other in absorbed {
+            let old = self.ranges.remove(&other).expect("the key was just listed");
+            self.bytes -= old.len();
+            let known = (start + joined.len() as u64 - other) as usize;
+            if let Some(tail) = old.get(known..) {
+                joined.extend_from_slice(tail);
+            }
+        }
+        self.bytes += joined.len();
+        self.ranges.insert(start, joined);
+    }
+
+    /// Forgets what lies in `range`.
+    pub(super) fn discard(&mut self, range: &Range<u64>) {
+        let first = self.ranges.range(..range.start).next_back();
+        let from = match first {
+            Some((&start, data)) if start + data.len() as u64 > range.start => start,
+            _ => range.start,
+        };
+        let hit: Vec<u64> = self.ranges.range(from..range.end).map(|(s, _)| *s).collect();
+        for start in hit {
+            let mut data = self.ranges.remove(&start).expect("the key was just listed");
+            self.bytes -= data.len();
+            let end = start + data.len() as u64;
+            if end > range.end {
+                let tail = data.split_off((range.end - start) as usize);
+                self.insert(range.end, tail);
+            }
+            if start < range.start {
+                data.truncate((range.start - start) as usize);
+                self.insert(start, data);
+            }
+        }
+    }
+
+    /// Copies what is dirty in the `buf.len()` bytes from `offset` over `buf`.
+    pub(super) fn overlay(&self, offset: u64, buf: &mut [u8]) {
+        let end = offset + buf.len() as u64;
+        let before = self.ranges.range(..offset).next_back();
+        for (&start, data) in before.into_iter().chain(self.ranges.range(offset..end)) {
+            let from = start.max(offset);
+            let to = (start + data.len() as u64).min(end);
+            if from < to {
+                let source = &data[(from - start) as usize..(to - start) as usize];
+                buf[(from - offset) as usize..(to - offset) as usize].copy_from_slice(source);
+            }
+        }
+    }
+
+    /// True if every byte of the range is dirty.
+    pub(super) fn covers(&self, range: &Range<u64>) -> bool {
+        self.ranges
+            .range(..=range.start)
+            .next_back()
+            .is_some_and(|(start, data)| start + data.len() as u64 >= range.end)
+    }
+
+    /// Start and end of the first dirty range.
+    pub(super) fn first(&self) -> Option<Range<u64>> {
+        self.ranges.iter().next().map(|(start, data)| *start..start + data.len() as u64)
+    }
+
+    /// Start of the longest range.
+    pub(super) fn longest(&self) -> Option<u64> {
+        self.ranges.iter().max_by_key(|(_, data)| data.len()).map(|(start, _)| *start)
+    }
+
+    /// `offset`, if a dirty range has bytes on both sides of it or begins there.
+    pub(super) fn range_at(&self, offset: u64) -> Option<u64> {
+        let (start, data) = self.ranges.range(..=offset).next_back()?;
+        (start + data.len() as u64 > offset).then_some(offset)
+    }
+
+    /// Takes the range that begins at `start`.
+    pub(super) fn take(&mut self, start: u64) -> Option<Vec<u8>> {
+        let data = self.ranges.remove(&start)?;
+        self.bytes -= data.len();
+        Some(data)
+    }
+
+    /// Puts back what [`DirtyRanges::take`] took, or a part of it, unless it was written again.
+    pub(super) fn insert(&mut self, start: u64, data: Vec<u8>) {
+        if !data.is_empty() {
+            self.bytes += data.len();
+            let replaced = self.ranges.insert(start, data);
+            assert!(replaced.is_none(), "a range was written twice while it was taken");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Write(u64, Vec<u8>),
+        Discard(u64, u64),
+        TakeAndPutBack,
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            4 => (0u64..200, proptest::collection::vec(1u8.., 0..40))
+                .prop_map(|(o, d)| Op::Write(o, d)),
+            1 => (0u64..200, 0u64..60).prop_map(|(o, l)| Op::Discard(o, o + l)),
+            1 => Just(Op::TakeAndPutBack),
+        ]
+    }
+
+    proptest! {
+        /// The ranges are a byte array in which 0 means "not dirty".
+        #[test]
+        fn matches_a_byte_array(ops in proptest::collection::vec(op(), 1..60)) {
+            let mut dirty = DirtyRanges::default();
+            let mut model = [0u8; 256];
+            for op in ops {
+                match op {
+                    Op::Write(offset, data) => {
+                        dirty.write(offset, &data);
+                        model[offset as usize..offset as usize + data.len()]
+                            .copy_from_slice(&data);
+                    }
+                    Op::Discard(from, to) => {
+                        dirty.discard(&(from..to));
+                        model[from as usize..(to as usize).min(256)].fill(0);
+                    }
+                    Op::TakeAndPutBack => {
+                        if let Some(first) = dirty.first() {
+                            let data = dirty.take(first.start).unwrap();
+                            dirty.insert(first.start, data);
+                        }
+                    }
+                }
+                let mut seen = [0u8; 256];
+                dirty.overlay(0, &mut seen);
+                prop_assert_eq!(seen, model);
+                let count = model.iter().filter(|b| **b != 0).count();
+                prop_assert_eq!(dirty.bytes(), count);
+                prop_assert_eq!(dirty.is_empty(), count == 0);
+                let starts: Vec<_> = dirty.ranges.iter()
+                    .map(|(s, d)| (*s, s + d.len() as u64)).collect();
+                prop_assert!(starts.windows(2).all(|p| p[0].1 <= p[1].0));
+            }
+        }
+    }
+}

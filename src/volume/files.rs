@@ -1,0 +1,124 @@
+//! Files in use: one node per inode that is open or has dirty bytes.
+//!
+//! Lock order: `commit gate` → a node's `state` → `meta`. The table's own lock is a leaf.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::dirty::DirtyRanges;
+use crate::types::{ClassId, Ino};
+
+/// A file in use.
+#[derive(Debug)]
+pub(super) struct FileNode {
+    pub(super) ino: Ino,
+    /// Copy of `state.dirty.bytes()` that can be read without the lock.
+    dirty_bytes: AtomicUsize,
+    pub(super) state: RwLock<FileState>,
+}
+
+/// What the lock of a node guards: the buffered bytes and, by convention, the extents of the inode.
+#[derive(Debug, Default)]
+pub(super) struct FileState {
+    pub(super) dirty: DirtyRanges,
+    /// Class of the content being written, once its first bytes were seen.
+    pub(super) class: Option<ClassId>,
+    /// Offset at which the chunker itself made the last cut of a stream: a cut here needs no look
+    /// back at the chunk before it.
+    pub(super) clean_cut: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    opens: usize,
+    node: Option<Arc<FileNode>>,
+}
+
+/// The nodes, and the sum of their dirty bytes.
+#[derive(Debug, Default)]
+pub(super) struct FileTable {
+    nodes: Mutex<HashMap<Ino, Entry>>,
+    dirty_bytes: AtomicUsize,
+}
+
+impl FileTable {
+    /// The node of `ino`, with one more user.
+    pub(super) fn open(&self, ino: Ino) -> Arc<FileNode> {
+        let mut nodes = self.nodes.lock();
+        let entry = nodes.entry(ino).or_default();
+        entry.opens += 1;
+        let node = entry.node.get_or_insert_with(|| {
+            Arc::new(FileNode {
+                ino,
+                dirty_bytes: AtomicUsize::new(0),
+                state: RwLock::default(),
+            })
+        });
+        Arc::clone(node)
+    }
+
+    /// One user less; true if it was the last.
+    pub(super) fn close(&self, ino: Ino) -> bool {
+        let mut nodes = self.nodes.lock();
+        let entry = nodes.get_mut(&ino).expect("closed more often than opened");
+        entry.opens -= 1;
+        let last = entry.opens == 0;
+        Self::drop_if_idle(&mut nodes, ino);
+        last
+    }
+
+    /// True while somebody has the inode open.
+    pub(super) fn is_open(&self, ino: Ino) -> bool {
+        self.nodes.lock().get(&ino).is_some_and(|entry| entry.opens > 0)
+    }
+
+    /// True while more than one user has the inode open.
+    pub(super) fn is_shared(&self, ino: Ino) -> bool {
+        self.nodes.lock().get(&ino).is_some_and(|entry| entry.opens > 1)
+    }
+
+    /// The node of `ino`, if it is in use.
+    pub(super) fn get(&self, ino: Ino) -> Option<Arc<FileNode>> {
+        self.nodes.lock().get(&ino)?.node.clone()
+    }
+
+    /// Records how many dirty bytes the node has now, and forgets it if nothing holds it.
+    pub(super) fn note_dirty(&self, node: &FileNode, bytes: usize) {
+        let before = node.dirty_bytes.swap(bytes, Relaxed);
+        self.dirty_bytes.fetch_add(bytes, Relaxed);
+        self.dirty_bytes.fetch_sub(before, Relaxed);
+        if bytes == 0 {
+            Self::drop_if_idle(&mut self.nodes.lock(), node.ino);
+        }
+    }
+
+    /// Nodes that have dirty bytes.
+    pub(super) fn dirty(&self) -> Vec<Arc<FileNode>> {
+        let nodes = self.nodes.lock();
+        let dirty = nodes.values().filter_map(|e| e.node.as_ref());
+        dirty.filter(|node| node.dirty_bytes.load(Relaxed) > 0).cloned().collect()
+    }
+
+    /// Dirty bytes of `ino`.
+    pub(super) fn dirty_bytes_of(&self, ino: Ino) -> usize {
+        self.get(ino).map_or(0, |node| node.dirty_bytes.load(Relaxed))
+    }
+
+    /// Dirty bytes of all files.
+    pub(super) fn dirty_bytes(&self) -> usize {
+        self.dirty_bytes.load(Relaxed)
+    }
+
+    fn drop_if_idle(nodes: &mut HashMap<Ino, Entry>, ino: Ino) {
+        let idle = nodes.get(&ino).is_some_and(|entry| {
+            let dirty = entry.node.as_ref().map_or(0, |n| n.dirty_bytes.load(Relaxed));
+            entry.opens == 0 && dirty == 0
+        });
+        if idle {
+            nodes.remove(&ino);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What gc needs of a volume: a bitmap of chunks in use, and a safe way to forget a container.
+//!
+//! Why nothing alive can die. Marking begins with the gate closed: from then on every extent that
+//! is staged sets its chunk's bit ([`Volume::mark_live`]), and every extent staged before is met by
+//! the walk, which covers the open txg, the frozen one and the database, live rows before history,
+//! so a row that moves to history meanwhile is met at its new place. A container is forgotten with
+//! the gate closed again, so no change is between "this chunk is known" and its extent; if no chunk
+//! of it is marked then, no extent refers to it and none can: its fingerprints are unknown from the
+//! same moment. Chunks numbered after the horizon are never candidates.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::MutexGuard;
+
+use super::Volume;
+use crate::error::{Error, Result};
+use crate::store::{ContainerRow, ContainerState};
+use crate::types::{ChunkNo, ContainerId, Extent};
+
+/// One bit per chunk below the horizon.
+#[derive(Debug)]
+pub struct Marks {
+    bits: Vec<AtomicU64>,
+    horizon: ChunkNo,
+}
+
+impl Marks {
+    fn new(horizon: ChunkNo) -> Self {
+        let words = usize::try_from(horizon.0.div_ceil(64)).expect("a bitmap that fits memory");
+        Self { bits: (0..words).map(|_| AtomicU64::new(0)).collect(), horizon }
+    }
+
+    fn set(&self, chunk: ChunkNo) {
+        if chunk < self.horizon {
+            self.bits[(chunk.0 / 64) as usize].fetch_or(1 << (chunk.0 % 64), Relaxed);
+        }
+    }
+
+    /// True if the chunk is in use, or too young to tell.
+    #[must_use]
+    pub fn is_live(&self, chunk: ChunkNo) -> bool {
+        chunk >= self.horizon
+            || self.bits[(chunk.0 / 64) as usize].load(Relaxed) & (1 << (chunk.0 % 64)) != 0
+    }
+
+    /// First chunk number that is not covered.
+    #[must_use]
+    pub fn horizon(&self) -> ChunkNo {
+        self.horizon
+    }
+
+    /// Marked chunks.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.bits.iter().map(|word| u64::from(word.load(Relaxed).count_ones())).sum()
+    }
+}
+
+/// The right to mark and sweep; only one at a time, and never together with a check.
+pub struct Marking<'a> {
+    volume: &'a Volume,
+    marks: Arc<Marks>,
+    _alone: MutexGuard<'a, ()>,
+}
+
+impl Volume {
+    /// Notes that extents refer to chunks, for a marking that is under way. The caller holds the
+    /// gate from before the chunk numbers were learnt.
+    pub(super) fn mark_live(&self, extents: &[Extent]) {
+        if let Some(marks) = &*self.marks.read() {
+            extents.iter().for_each(|extent| marks.set(extent.chunk));
+        }
+    }
+
+    /// Keeps gc and other checks out while the result lives.
+    ///
+    /// # Errors
+    /// `Busy` if one of them is running.
+    pub fn maintenance(&self) -> Result<MutexGuard<'_, ()>> {
+        self.maintenance.try_lock().ok_or_else(|| Error::Busy {
+            what: "Another gc or check of this volume is running; wait until it is done".to_owned(),
+        })
+    }
+
+    /// Begins a marking.
+    ///
+    /// # Errors
+    /// `Busy`, `Poisoned`, `ReadOnly`; what draining buffered data says.
+    pub fn begin_marking(&self) -> Result<Marking<'_>> {
+        let alone = self.maintenance()?;
+        self.check_writable()?;
+        self.drain_files(false)?;
+        let _gate = self.gate.write();
+        self.drain_files(true)?;
+        let marks = Arc::new(Marks::new(self.store.next_ids().chunk));
+        *self.marks.write() = Some(Arc::clone(&marks));
+        Ok(Marking { volume: self, marks, _alone: alone })
+    }
+
+    /// One bounded piece of pruning history that no snapshot needs. Returns how many rows went and
+    /// where to go on.
+    ///
+    /// # Errors
+    /// `Poisoned`, `Kv`, `Corrupt`.
+    pub fn prune_piece(
+        &self,
+        resume: Option<Vec<u8>>,
+        limit: usize,
+    ) -> Result<(usize, Option<Vec<u8>>)> {
+        self.admit_removal()?;
+        let _gate = self.gate.read();
+        self.meta.prune_history(resume, limit)
+    }
+
+    /// Does the background removal of deleted files' extents now.
+    ///
+    /// # Errors
+    /// `Poisoned`, `Kv`, `Corrupt`.
+    pub fn finish_removals(&self) -> Result<()> {
+        self.reap_all()
+    }
+}
+
+impl Marking<'_> {
+    /// The marks so far.
+    #[must_use]
+    pub fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    /// Marks the chunks of up to `limit` extents; `None` when all were seen.
+    ///
+    /// # Errors
+    /// `Kv`, `Corrupt`.
+    pub fn piece(&self, resume: Option<Vec<u8>>, limit: usize) -> Result<Option<Vec<u8>>> {
+        let (chunks, next) = self.volume.meta.read().chunk_refs(resume, limit)?;
+        chunks.into_iter().for_each(|chunk| self.marks.set(chunk));
+        Ok(next)
+    }
+
+    /// All containers.
+    ///
+    /// # Errors
+    /// `Kv`, `Corrupt`.
+    pub fn containers(&self) -> Result<Vec<(ContainerId, ContainerRow)>> {
+        self.volume.store.containers()
+    }
+
+    /// Raw bytes of a container's chunks that are not in use.
+    ///
+    /// # Errors
+    /// `Kv`, `Corrupt`, those of the shard.
+    pub fn dead_bytes(&self, id: ContainerId) -> Result<u64> {
+        let chunks = self.volume.store.chunks_of(id)?;
+        let dead = chunks.iter().filter(|c| !self.marks.is_live(c.chunk));
+        Ok(dead.map(|c| u64::from(c.raw_len)).sum())
+    }
+
+    /// Forgets a sealed container if no chunk of it is in use; its file goes with the next commit.
+    /// Call only after all pieces were marked.
+    ///
+    /// # Errors
+    /// `Kv`, `Corrupt`, `Poisoned`, those of the shard.
+    pub fn free_if_dead(&self, id: ContainerId, row: &ContainerRow) -> Result<bool> {
+        if row.state != ContainerState::Sealed || row.last >= self.marks.horizon {
+            return Ok(false);
+        }
+        let chunks = self.volume.store.chunks_of(id)?;
+        self.volume.admit_removal()?;
+        let _gate = self.volume.gate.write();
+        if chunks.iter().any(|c| self.marks.is_live(c.chunk)) {
+            return Ok(false);
+        }
+        self.volume.store.doom(id, &chunks)?;
+        Ok(true)
+    }
+}
+
+impl Drop for Marking<'_> {
+    fn drop(&mut self) {
+        *self.volume.marks.write() = None;
+    }
+}

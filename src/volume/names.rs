@@ -1,0 +1,558 @@
+//! Names: making, linking, removing and renaming. Every change is one edit of the open txg.
+
+use super::{AttrChange, Listed, NewInode, RenameMode, SetTime, Stat, Volume, XattrMode};
+use crate::error::{Error, Result};
+use crate::limits::{
+    LINKS_MAX, NAME_BYTES_MAX, TARGET_BYTES_MAX, XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX,
+    XATTR_VALUE_BYTES_MAX,
+};
+use crate::meta::{Edit, View};
+use crate::types::{At, Cookie, Dirent, FileKind, Ino, Inode, Timestamp};
+
+/// Size reported for every directory, as ext4 does for a small one.
+const DIRECTORY_BYTES: u64 = 4096;
+
+/// Refuses what cannot be the name of an entry.
+pub(super) fn check_name(name: &[u8]) -> Result<()> {
+    if name.len() > NAME_BYTES_MAX {
+        return Err(Error::NameTooLong { max: NAME_BYTES_MAX });
+    }
+    if name.is_empty() || name == b"." || name == b".." || name.iter().any(|b| matches!(b, 0 | b'/'))
+    {
+        return Err(Error::invalid("A name must not be empty, \".\", \"..\" or contain \"/\""));
+    }
+    Ok(())
+}
+
+/// The directory `ino` as it is now; `NotFound` if it is gone, `NotDirectory` if it is none.
+fn directory(view: &View<'_>, ino: Ino) -> Result<Inode> {
+    let inode = view.inode(At::Live, ino)?.filter(|inode| inode.nlink > 0);
+    let inode = inode.ok_or_else(|| Error::not_found("directory"))?;
+    if inode.kind == FileKind::Directory { Ok(inode) } else { Err(Error::NotDirectory) }
+}
+
+fn entry(view: &View<'_>, parent: Ino, name: &[u8]) -> Result<(Dirent, Inode)> {
+    let found = view.dirent(At::Live, parent, name)?.ok_or_else(|| Error::not_found("entry"))?;
+    Ok((found, target(view, found.ino)?))
+}
+
+fn target(view: &View<'_>, ino: Ino) -> Result<Inode> {
+    view.inode(At::Live, ino)?
+        .ok_or_else(|| Error::corrupt(format!("inode {ino}"), "an entry names it, it is missing"))
+}
+
+fn touch_directory(edit: &mut Edit<'_>, ino: Ino, now: Timestamp, links: i32) -> Result<()> {
+    let mut dir = directory(&edit.view(), ino)?;
+    dir.mtime = now;
+    dir.ctime = now;
+    dir.nlink = dir.nlink.saturating_add_signed(links);
+    edit.put_inode(ino, &dir)
+}
+
+impl Volume {
+    /// Attributes of an inode.
+    ///
+    /// # Errors
+    /// `NotFound` when it does not exist at that time.
+    pub fn stat(&self, at: At, ino: Ino) -> Result<Stat> {
+        let inode = self.meta.read().inode(at, ino)?;
+        inode.map(|inode| self.stat_of(at, ino, inode)).ok_or_else(|| Error::not_found("inode"))
+    }
+
+    pub(super) fn stat_of(&self, at: At, ino: Ino, inode: Inode) -> Stat {
+        let buffered = match at {
+            At::Live => self.files.dirty_bytes_of(ino) as u64,
+            At::Epoch(_) => 0,
+        };
+        Stat { ino, allocated_bytes: inode.mapped + buffered, inode }
+    }
+
+    /// The entry `name` of a directory.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDirectory` for the parent; a missing entry is `None`.
+    pub fn lookup(&self, at: At, parent: Ino, name: &[u8]) -> Result<Option<Stat>> {
+        if name.len() > NAME_BYTES_MAX {
+            return Err(Error::NameTooLong { max: NAME_BYTES_MAX });
+        }
+        let view = self.meta.read();
+        let Some(found) = view.dirent(at, parent, name)? else {
+            let dir = view.inode(at, parent)?.ok_or_else(|| Error::not_found("directory"))?;
+            let is_directory = dir.kind == FileKind::Directory;
+            return if is_directory { Ok(None) } else { Err(Error::NotDirectory) };
+        };
+        let inode = view.inode(at, found.ino)?.ok_or_else(|| {
+            Error::corrupt(format!("inode {}", found.ino), "an entry names it, it is missing")
+        })?;
+        drop(view);
+        if at == At::Live && found.kind == FileKind::Regular {
+            self.names.note(found.ino, parent, name);
+        }
+        Ok(Some(self.stat_of(at, found.ino, inode)))
+    }
+
+    /// Up to `limit` entries after cookie `after`, in cookie order, without `.` and `..`.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDirectory`.
+    pub fn list(&self, at: At, dir: Ino, after: Cookie, limit: usize) -> Result<Vec<Listed>> {
+        let view = self.meta.read();
+        let inode = view.inode(at, dir)?.ok_or_else(|| Error::not_found("directory"))?;
+        if inode.kind != FileKind::Directory {
+            return Err(Error::NotDirectory);
+        }
+        let rows = view.dirents(at, dir, after, limit)?.into_iter();
+        let listed = rows.map(|(cookie, name, entry)| Listed {
+            cookie,
+            name,
+            ino: entry.ino,
+            kind: entry.kind,
+        });
+        Ok(listed.collect())
+    }
+
+    /// The directory that holds directory `dir`; the root holds itself.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDirectory`.
+    pub fn parent_of(&self, at: At, dir: Ino) -> Result<Ino> {
+        let inode = self.meta.read().inode(at, dir)?;
+        let inode = inode.ok_or_else(|| Error::not_found("directory"))?;
+        if inode.kind == FileKind::Directory { Ok(inode.parent) } else { Err(Error::NotDirectory) }
+    }
+
+    /// The inode at `path` from the root; symbolic links are not followed.
+    ///
+    /// # Errors
+    /// `NotFound` that names the first missing part; `NotDirectory`.
+    pub fn resolve(&self, at: At, path: &[u8]) -> Result<Stat> {
+        let mut here = self.stat(at, Ino::ROOT)?;
+        for part in path.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".") {
+            here = self.lookup(at, here.ino, part)?.ok_or_else(|| {
+                Error::not_found(format!("path {} in the volume", String::from_utf8_lossy(path)))
+            })?;
+        }
+        Ok(here)
+    }
+
+    /// Path of entry `name` in directory `parent`, from the root, without a leading slash.
+    pub(super) fn path_of(&self, parent: Ino, name: &[u8]) -> Result<Vec<u8>> {
+        let mut parts = vec![name.to_vec()];
+        let mut dir = parent;
+        while dir != Ino::ROOT {
+            let up = self.parent_of(At::Live, dir)?;
+            parts.push(self.name_in(up, dir)?);
+            dir = up;
+        }
+        parts.reverse();
+        Ok(parts.join(&b'/'))
+    }
+
+    fn name_in(&self, parent: Ino, dir: Ino) -> Result<Vec<u8>> {
+        if let Some((known, name)) = self.names.get(dir) {
+            let entry = self.meta.read().dirent(At::Live, parent, &name)?;
+            if known == parent && entry.is_some_and(|e| e.ino == dir) {
+                return Ok(name.into_vec());
+            }
+        }
+        let mut after = Cookie(0);
+        loop {
+            let rows = self.list(At::Live, parent, after, 1000)?;
+            let Some(last) = rows.last() else { return Err(Error::not_found("directory")) };
+            after = last.cookie;
+            if let Some(found) = rows.into_iter().find(|row| row.ino == dir) {
+                self.names.note(dir, parent, &found.name);
+                return Ok(found.name.into_vec());
+            }
+        }
+    }
+
+    /// Makes a file, directory, symlink or special file.
+    ///
+    /// # Errors
+    /// `Exists`, `NotFound` or `NotDirectory` for the parent, `NameTooLong`, `Invalid`, `NoSpace`,
+    /// `Poisoned`.
+    pub fn make(&self, parent: Ino, name: &[u8], new: &NewInode<'_>) -> Result<Stat> {
+        check_name(name)?;
+        if new.target.len() > TARGET_BYTES_MAX {
+            return Err(Error::NameTooLong { max: TARGET_BYTES_MAX });
+        }
+        self.admit_change()?;
+        let _gate = self.gate.read();
+        let now = self.env.now();
+        let (ino, inode) = self.stage(|edit| {
+            directory(&edit.view(), parent)?;
+            if edit.view().dirent(At::Live, parent, name)?.is_some() {
+                return Err(Error::Exists { what: "entry".to_owned() });
+            }
+            let ino = self.next_ino()?;
+            let inode = new_inode(new, parent, now);
+            edit.put_inode(ino, &inode)?;
+            for (key, value) in &new.xattrs {
+                edit.put_xattr(ino, key, value)?;
+            }
+            edit.put_dirent(parent, name, Dirent { ino, kind: new.kind })?;
+            let links = i32::from(new.kind == FileKind::Directory);
+            touch_directory(edit, parent, now, links)?;
+            Ok((ino, inode))
+        })?;
+        self.names.note(ino, parent, name);
+        Ok(self.stat_of(At::Live, ino, inode))
+    }
+
+    /// Gives `ino` another name.
+    ///
+    /// # Errors
+    /// As [`Volume::make`]; `NotPermitted` for directories; `TooManyLinks`.
+    pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Stat> {
+        check_name(name)?;
+        self.admit_change()?;
+        let _gate = self.gate.read();
+        let now = self.env.now();
+        let inode = self.stage(|edit| {
+            directory(&edit.view(), parent)?;
+            let inode = edit.view().inode(At::Live, ino)?.filter(|inode| inode.nlink > 0);
+            let mut inode = inode.ok_or_else(|| Error::not_found("inode"))?;
+            if inode.kind == FileKind::Directory {
+                return Err(Error::NotPermitted { what: "A directory has one name".to_owned() });
+            }
+            if inode.nlink >= LINKS_MAX {
+                return Err(Error::TooManyLinks);
+            }
+            if edit.view().dirent(At::Live, parent, name)?.is_some() {
+                return Err(Error::Exists { what: "entry".to_owned() });
+            }
+            inode.nlink += 1;
+            inode.ctime = now;
+            edit.put_inode(ino, &inode)?;
+            edit.put_dirent(parent, name, Dirent { ino, kind: inode.kind })?;
+            touch_directory(edit, parent, now, 0)?;
+            Ok(inode)
+        })?;
+        self.names.note(ino, parent, name);
+        Ok(self.stat_of(At::Live, ino, inode))
+    }
+
+    /// Removes a name that is not a directory's.
+    ///
+    /// # Errors
+    /// `NotFound`, `IsDirectory`, `Poisoned`.
+    pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        self.admit_removal()?;
+        let _gate = self.gate.read();
+        let now = self.env.now();
+        self.stage(|edit| {
+            let (found, inode) = entry(&edit.view(), parent, name)?;
+            if found.kind == FileKind::Directory {
+                return Err(Error::IsDirectory);
+            }
+            edit.delete_dirent(parent, name)?;
+            self.drop_link(edit, found.ino, inode, now)?;
+            touch_directory(edit, parent, now, 0)
+        })
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDirectory`, `NotEmpty`, `Poisoned`.
+    pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        self.admit_removal()?;
+        let _gate = self.gate.read();
+        let now = self.env.now();
+        self.stage(|edit| {
+            let (found, inode) = entry(&edit.view(), parent, name)?;
+            if found.kind != FileKind::Directory {
+                return Err(Error::NotDirectory);
+            }
+            if edit.view().has_dirents(At::Live, found.ino)? {
+                return Err(Error::NotEmpty);
+            }
+            edit.delete_dirent(parent, name)?;
+            self.drop_link(edit, found.ino, inode, now)?;
+            touch_directory(edit, parent, now, -1)
+        })
+    }
+
+    /// One name of an inode is gone; a directory has only one.
+    fn drop_link(&self, edit: &mut Edit<'_>, ino: Ino, mut inode: Inode, at: Timestamp) -> Result<()> {
+        inode.ctime = at;
+        inode.nlink = match inode.kind {
+            FileKind::Directory => 0,
+            _ => inode.nlink.saturating_sub(1),
+        };
+        if inode.nlink > 0 { edit.put_inode(ino, &inode) } else { self.remove_inode(edit, ino, inode) }
+    }
+
+    /// Moves an entry, over what is there or in exchange for it.
+    ///
+    /// # Errors
+    /// `NotFound`, `Exists` (`NoReplace`), `NotEmpty`, `IsDirectory`, `NotDirectory`, `Invalid` for a
+    /// directory that would go below itself, `Poisoned`.
+    pub fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), mode: RenameMode) -> Result<()> {
+        check_name(from.1)?;
+        check_name(to.1)?;
+        self.admit_change()?;
+        let _gate = self.gate.read();
+        let now = self.env.now();
+        let moved = self.stage(|edit| {
+            directory(&edit.view(), from.0)?;
+            directory(&edit.view(), to.0)?;
+            let source = entry(&edit.view(), from.0, from.1)?;
+            let replaced = match edit.view().dirent(At::Live, to.0, to.1)? {
+                Some(found) => Some((found, target(&edit.view(), found.ino)?)),
+                None => None,
+            };
+            refuse_loop(&edit.view(), &source.0, to.0)?;
+            match (mode, &replaced) {
+                (RenameMode::NoReplace, Some(_)) => {
+                    return Err(Error::Exists { what: "entry".to_owned() });
+                }
+                (RenameMode::Exchange, None) => return Err(Error::not_found("entry")),
+                (_, Some((found, _))) if found.ino == source.0.ino => return Ok(None),
+                (RenameMode::Exchange, Some((found, _))) => {
+                    refuse_loop(&edit.view(), found, from.0)?;
+                }
+                (_, Some((found, _))) => check_replace(&edit.view(), &source.0, found)?,
+                (_, None) => {}
+            }
+            let moved = source.0.ino;
+            match (mode, replaced) {
+                (RenameMode::Exchange, Some(other)) => exchange(edit, from, source, to, other, now)?,
+                (_, replaced) => self.replace(edit, from, source, to, replaced)?,
+            }
+            Ok(Some(moved))
+        })?;
+        if let Some(ino) = moved {
+            self.names.note(ino, to.0, to.1);
+        }
+        Ok(())
+    }
+
+    fn replace(
+        &self,
+        edit: &mut Edit<'_>,
+        from: (Ino, &[u8]),
+        source: (Dirent, Inode),
+        to: (Ino, &[u8]),
+        replaced: Option<(Dirent, Inode)>,
+    ) -> Result<()> {
+        let now = self.env.now();
+        let gone_dir = replaced.as_ref().is_some_and(|(e, _)| e.kind == FileKind::Directory);
+        if let Some((found, inode)) = replaced {
+            self.drop_link(edit, found.ino, inode, now)?;
+        }
+        let is_dir = source.0.kind == FileKind::Directory;
+        edit.delete_dirent(from.0, from.1)?;
+        place(edit, source, to, now)?;
+        touch_directory(edit, from.0, now, -i32::from(is_dir))?;
+        touch_directory(edit, to.0, now, i32::from(is_dir) - i32::from(gone_dir))
+    }
+
+    /// Changes attributes; all of them together, except that a new size comes first.
+    ///
+    /// # Errors
+    /// `NotFound`, `IsDirectory` or `Invalid` for the size of what is no file, `FileTooLarge`,
+    /// `NoSpace`, `Poisoned`.
+    pub fn set_attributes(&self, ino: Ino, change: &AttrChange) -> Result<Stat> {
+        if let Some(size) = change.size {
+            self.truncate(ino, size)?;
+        }
+        self.admit_change()?;
+        let _gate = self.gate.read();
+        let now = self.env.now();
+        let inode = self.stage(|edit| {
+            let inode = edit.view().inode(At::Live, ino)?;
+            let mut inode = inode.ok_or_else(|| Error::not_found("inode"))?;
+            inode.perm = change.perm.unwrap_or(inode.perm) & 0o7777;
+            inode.uid = change.uid.unwrap_or(inode.uid);
+            inode.gid = change.gid.unwrap_or(inode.gid);
+            let time = |set: Option<SetTime>, old| match set {
+                Some(SetTime::Now) => now,
+                Some(SetTime::At(time)) => time,
+                None => old,
+            };
+            inode.atime = time(change.atime, inode.atime);
+            inode.mtime = time(change.mtime, inode.mtime);
+            inode.ctime = change.ctime.unwrap_or(now);
+            edit.put_inode(ino, &inode)?;
+            for (name, value) in &change.xattrs {
+                match value {
+                    Some(value) => edit.put_xattr(ino, name, value)?,
+                    None => edit.delete_xattr(ino, name)?,
+                }
+            }
+            Ok(inode)
+        })?;
+        Ok(self.stat_of(At::Live, ino, inode))
+    }
+
+    /// Value of an extended attribute.
+    ///
+    /// # Errors
+    /// `Kv`, `Corrupt`.
+    pub fn xattr(&self, at: At, ino: Ino, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.meta.read().xattr(at, ino, name)
+    }
+
+    /// Names of all extended attributes.
+    ///
+    /// # Errors
+    /// `Kv`, `Corrupt`.
+    pub fn xattr_names(&self, at: At, ino: Ino) -> Result<Vec<Box<[u8]>>> {
+        self.meta.read().xattr_names(at, ino)
+    }
+
+    /// Sets an extended attribute.
+    ///
+    /// # Errors
+    /// `Range` (name too long), `TooLarge`, `Exists`, `NoAttribute`, `NotFound`, `Poisoned`.
+    pub fn set_xattr(&self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
+        if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX || name.contains(&0) {
+            return Err(Error::Range);
+        }
+        if value.len() > XATTR_VALUE_BYTES_MAX {
+            return Err(Error::TooLarge);
+        }
+        self.change_xattr(ino, |edit| {
+            let old = edit.view().xattr(At::Live, ino, name)?;
+            match (mode, &old) {
+                (XattrMode::Create, Some(_)) => {
+                    return Err(Error::Exists { what: "attribute".to_owned() });
+                }
+                (XattrMode::Replace, None) => return Err(Error::NoAttribute),
+                (_, Some(_)) => {}
+                (_, None) => {
+                    let names = edit.view().xattr_names(At::Live, ino)?;
+                    let bytes: usize = names.iter().map(|n| n.len() + 1).sum();
+                    if bytes + name.len() + 1 > XATTR_LIST_BYTES_MAX {
+                        return Err(Error::NoSpace { place: format!("the attributes of {ino}") });
+                    }
+                }
+            }
+            edit.put_xattr(ino, name, value)
+        })
+    }
+
+    /// Removes an extended attribute.
+    ///
+    /// # Errors
+    /// `NoAttribute`, `NotFound`, `Poisoned`.
+    pub fn remove_xattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
+        self.change_xattr(ino, |edit| {
+            edit.view().xattr(At::Live, ino, name)?.ok_or(Error::NoAttribute)?;
+            edit.delete_xattr(ino, name)
+        })
+    }
+
+    fn change_xattr(
+        &self,
+        ino: Ino,
+        change: impl FnOnce(&mut Edit<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.admit_change()?;
+        let _gate = self.gate.read();
+        let now = self.env.now();
+        self.stage(|edit| {
+            let inode = edit.view().inode(At::Live, ino)?;
+            let mut inode = inode.ok_or_else(|| Error::not_found("inode"))?;
+            change(edit)?;
+            inode.ctime = now;
+            edit.put_inode(ino, &inode)
+        })
+    }
+}
+
+fn new_inode(new: &NewInode<'_>, parent: Ino, now: Timestamp) -> Inode {
+    let is_dir = new.kind == FileKind::Directory;
+    Inode {
+        kind: new.kind,
+        perm: new.perm & 0o7777,
+        uid: new.uid,
+        gid: new.gid,
+        nlink: if is_dir { 2 } else { 1 },
+        rdev: new.rdev,
+        size: if is_dir { DIRECTORY_BYTES } else { new.target.len() as u64 },
+        mapped: 0,
+        atime: now,
+        mtime: now,
+        ctime: now,
+        btime: now,
+        class: crate::types::ClassId(0),
+        parent: if is_dir { parent } else { Ino(0) },
+        target: new.target.into(),
+    }
+}
+
+/// The root directory of a new volume.
+pub(super) fn root_inode(now: Timestamp, uid: u32, gid: u32) -> Inode {
+    let new = NewInode {
+        kind: FileKind::Directory,
+        perm: 0o755,
+        uid,
+        gid,
+        rdev: 0,
+        target: b"",
+        xattrs: Vec::new(),
+    };
+    new_inode(&new, Ino::ROOT, now)
+}
+
+/// A directory must not move below itself.
+fn refuse_loop(view: &View<'_>, moved: &Dirent, to: Ino) -> Result<()> {
+    if moved.kind != FileKind::Directory {
+        return Ok(());
+    }
+    let mut here = to;
+    loop {
+        if here == moved.ino {
+            return Err(Error::invalid("A directory cannot move below itself"));
+        }
+        if here == Ino::ROOT {
+            return Ok(());
+        }
+        here = directory(view, here)?.parent;
+    }
+}
+
+/// What may take the place of what.
+fn check_replace(view: &View<'_>, source: &Dirent, replaced: &Dirent) -> Result<()> {
+    match (source.kind == FileKind::Directory, replaced.kind == FileKind::Directory) {
+        (true, false) => Err(Error::NotDirectory),
+        (false, true) => Err(Error::IsDirectory),
+        (true, true) if view.has_dirents(At::Live, replaced.ino)? => Err(Error::NotEmpty),
+        _ => Ok(()),
+    }
+}
+
+/// Enters `what` under a new name.
+fn place(
+    edit: &mut Edit<'_>,
+    what: (Dirent, Inode),
+    to: (Ino, &[u8]),
+    now: Timestamp,
+) -> Result<()> {
+    let (entry, mut inode) = what;
+    inode.ctime = now;
+    if entry.kind == FileKind::Directory {
+        inode.parent = to.0;
+    }
+    edit.put_inode(entry.ino, &inode)?;
+    edit.put_dirent(to.0, to.1, entry)
+}
+
+fn exchange(
+    edit: &mut Edit<'_>,
+    from: (Ino, &[u8]),
+    source: (Dirent, Inode),
+    to: (Ino, &[u8]),
+    other: (Dirent, Inode),
+    now: Timestamp,
+) -> Result<()> {
+    let dirs = |entry: &Dirent| i32::from(entry.kind == FileKind::Directory);
+    let shift = dirs(&other.0) - dirs(&source.0);
+    place(edit, source, to, now)?;
+    place(edit, other, from, now)?;
+    touch_directory(edit, from.0, now, shift)?;
+    touch_directory(edit, to.0, now, -shift)
+}

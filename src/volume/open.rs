@@ -1,0 +1,434 @@
+//! Making and opening volumes.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions as FileOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::space::ShardState;
+use super::superblock::Superblock;
+use super::{LiveBytes, Volume, names};
+use crate::classify::Classifier;
+use crate::config::{CONFIG_FILE, Config, DEFAULT_SHARD};
+use crate::cursor::{Reader, put_varint};
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::kv::{Kv, RocksKv, RocksOptions, Table};
+use crate::meta::{Meta, ShardRow};
+use crate::shard::{LocalShard, Shard};
+use crate::stats::{ClassTotals, Stats};
+use crate::store::{NextIds, Store, StoreOptions};
+use crate::sys::disk;
+use crate::types::{ChunkNo, ClassId, ContainerId, Ino, ShardId, VolumeId};
+
+/// Directory of the metadata database in the volume directory.
+const META_DIR: &str = "meta";
+/// Directory of shard 0 in the volume directory.
+const FIRST_SHARD_DIR: &str = "shards/0";
+/// Held, with flock, by the process that has the volume open; its text says who.
+const LOCK_FILE: &str = "lock";
+
+/// How to make a volume.
+#[derive(Clone, Debug)]
+pub struct InitOptions {
+    /// Clock and randomness.
+    pub env: Env,
+}
+
+/// How to open a volume.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// Clock and randomness.
+    pub env: Env,
+    /// For the lock file: what others are told, as in "mounted on /mnt".
+    pub purpose: String,
+    /// Refuse every change.
+    pub read_only: bool,
+}
+
+/// The row `counters` in `super`, written with every commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counters {
+    pub(super) txg: u64,
+    pub(super) next_ino: u64,
+    pub(super) next_snapshot: u32,
+    pub(super) live_bytes: u64,
+    pub(super) next: NextIds,
+}
+
+impl Counters {
+    /// Six varints: txg, next inode, next snapshot, live bytes, next chunk, next container.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(32);
+        for number in [
+            self.txg,
+            self.next_ino,
+            u64::from(self.next_snapshot),
+            self.live_bytes,
+            self.next.chunk.0,
+            self.next.container.0,
+        ] {
+            put_varint(&mut out, number);
+        }
+        out
+    }
+
+    /// The counters in `kv`.
+    pub(super) fn load(kv: &dyn Kv) -> Result<Self> {
+        let damaged = || Error::corrupt("row counters of table super", "it does not read");
+        let row = kv.get(Table::Super, b"counters")?.ok_or_else(damaged)?;
+        Self::decode(&row).ok_or_else(damaged)
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut r = Reader::new(bytes);
+        let counters = Self {
+            txg: r.varint()?,
+            next_ino: r.varint()?,
+            next_snapshot: u32::try_from(r.varint()?).ok()?,
+            live_bytes: r.varint()?,
+            next: NextIds { chunk: ChunkNo(r.varint()?), container: ContainerId(r.varint()?) },
+        };
+        r.finish(counters)
+    }
+}
+
+impl Volume {
+    /// Makes a volume in a missing or empty directory.
+    ///
+    /// # Errors
+    /// `Exists` if there is a volume already or the directory is not empty; `Io`, `NoSpace`, `Kv`.
+    pub fn init(dir: &Path, options: &InitOptions) -> Result<VolumeId> {
+        fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
+        let mut entries = fs::read_dir(dir).map_err(|e| Error::io("list", dir, e))?;
+        if dir.join(super::SUPERBLOCK_FILE).exists() {
+            return Err(Error::Exists { what: format!("A volume in {}", dir.display()) });
+        }
+        // A configuration may be there first; everything else is somebody's data.
+        if let Some(other) = entries.find_map(|e| e.ok().filter(|e| e.file_name() != CONFIG_FILE)) {
+            return Err(Error::invalid(format!(
+                "Directory {} is not empty (it holds {}); give the volume a directory of its own",
+                dir.display(),
+                other.file_name().to_string_lossy()
+            )));
+        }
+        let config = load_config(dir)?;
+        config.check_shards(&[DEFAULT_SHARD])?;
+        let id = VolumeId(options.env.random_id());
+        LocalShard::create(&dir.join(FIRST_SHARD_DIR), id, ShardId(0))?;
+        let kv: Arc<dyn Kv> = Arc::new(open_kv(dir, &config, true)?);
+        write_first_rows(&kv, dir, &options.env)?;
+        drop(kv);
+        // Last: only now is the directory a volume.
+        Superblock { id, created: options.env.now() }.store(dir)?;
+        Ok(id)
+    }
+
+    /// Opens the volume in `dir` for this process alone.
+    ///
+    /// # Errors
+    /// `NotAVolume`, `Unknown`, `Corrupt`, `Busy` that names the process, `Config`, `Shard`, `Io`.
+    pub fn open(dir: &Path, options: OpenOptions) -> Result<Arc<Self>> {
+        let superblock = Superblock::load(dir)?;
+        let dir = fs::canonicalize(dir).map_err(|e| Error::io("open", dir, e))?;
+        let lock = take_lock(&dir, &options.purpose)?;
+        let config = load_config(&dir)?;
+        let kv: Arc<dyn Kv> = Arc::new(open_kv(&dir, &config, false)?);
+        let volume = Self::assemble(dir, superblock, kv, config, options, lock)?;
+        if !volume.read_only {
+            volume.start_threads()?;
+            if !volume.orphans.lock().is_empty() || !volume.trims.lock().is_empty() {
+                volume.reaper.wake();
+            }
+        }
+        Ok(volume)
+    }
+
+    fn assemble(
+        dir: PathBuf,
+        superblock: Superblock,
+        kv: Arc<dyn Kv>,
+        config: Config,
+        options: OpenOptions,
+        lock: File,
+    ) -> Result<Arc<Self>> {
+        let meta = Meta::open(Arc::clone(&kv))?;
+        let counters = Counters::load(&*kv)?;
+        let shards = open_shards(&dir, superblock.id, &meta)?;
+        let names: Vec<&str> = shards.iter().map(|s| s.name.as_str()).collect();
+        config.check_shards(&names)?;
+        let stats = Arc::new(Stats::default());
+        load_totals(&meta, &stats)?;
+        let store = Store::open(
+            Arc::clone(&kv),
+            shards.iter().map(|s| (s.id, Arc::clone(&s.shard))).collect(),
+            store_options(&config, superblock.id),
+            counters.next,
+            Arc::clone(&stats),
+        )?;
+        let (trims, orphans) = load_reaps(&meta)?;
+        let volume = Self {
+            id: superblock.id,
+            read_only: options.read_only,
+            env: options.env,
+            classifier: Classifier::new(&config)?,
+            config,
+            stats,
+            kv,
+            meta,
+            store,
+            gate: RwLock::new(()),
+            files: super::FileTable::default(),
+            names: super::NameHints::default(),
+            shards: RwLock::new(shards),
+            trims: Mutex::new(trims),
+            orphans: Mutex::new(orphans),
+            next_ino: AtomicU64::new(counters.next_ino),
+            next_snapshot: Mutex::new(counters.next_snapshot),
+            live_bytes: LiveBytes(AtomicU64::new(counters.live_bytes)),
+            txg: AtomicU64::new(counters.txg),
+            accepted: AtomicU64::new(0),
+            meta_usable: AtomicU64::new(0),
+            frozen: Mutex::new(None),
+            marks: RwLock::new(None),
+            maintenance: Mutex::new(()),
+            signal: Arc::default(),
+            reaper: Arc::default(),
+            threads: Mutex::default(),
+            poison: OnceLock::new(),
+            stopping: AtomicBool::new(false),
+            lock: Mutex::new(Some(lock)),
+            dir,
+        };
+        volume.refresh_space();
+        Ok(Arc::new(volume))
+    }
+
+    /// Counters as they are now, without the ones the sealed store knows better.
+    pub(super) fn counters(&self) -> Counters {
+        use std::sync::atomic::Ordering::Relaxed;
+        Counters {
+            txg: self.txg.load(Relaxed),
+            next_ino: self.next_ino.load(Relaxed),
+            next_snapshot: *self.next_snapshot.lock(),
+            live_bytes: self.live_bytes.get(),
+            next: self.store.next_ids(),
+        }
+    }
+
+    /// The row `totals`: per class that counted anything, its id, the number of fields, the fields.
+    pub(super) fn encode_totals(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (id, totals) in self.stats.totals_by_class().iter().enumerate() {
+            let fields = totals.to_fields();
+            if fields.iter().any(|f| *f > 0) {
+                put_varint(&mut out, id as u64);
+                put_varint(&mut out, fields.len() as u64);
+                fields.iter().for_each(|field| put_varint(&mut out, *field));
+            }
+        }
+        out
+    }
+
+    /// Adds a shard in directory `path`.
+    ///
+    /// # Errors
+    /// `Exists` for the name, `Invalid`, `Shard` if the directory is another's, `Io`, `Poisoned`.
+    pub fn shard_add(&self, path: &Path, name: &str, weight: u32) -> Result<super::ShardInfo> {
+        check_shard_name(name, weight)?;
+        fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))?;
+        let path = fs::canonicalize(path).map_err(|e| Error::io("open", path, e))?;
+        if path.starts_with(&self.dir) {
+            return Err(Error::invalid(format!(
+                "Shard directory {} lies inside the volume directory; choose one outside",
+                path.display()
+            )));
+        }
+        let _alone = self.maintenance()?;
+        self.admit_change()?;
+        let id = {
+            let shards = self.shards.read();
+            if shards.iter().any(|s| s.name == name) {
+                return Err(Error::Exists { what: format!("Shard {name}") });
+            }
+            if shards.len() >= crate::limits::SHARDS_MAX {
+                return Err(Error::NoSpace { place: "the list of shards".to_owned() });
+            }
+            ShardId(shards.iter().map(|s| s.id.0 + 1).max().unwrap_or(0))
+        };
+        let shard: Arc<dyn Shard> = Arc::new(LocalShard::create(&path, self.id, id)?);
+        {
+            let _gate = self.gate.read();
+            let row = ShardRow { name: name.to_owned(), path: path.clone(), weight };
+            self.stage(|edit| {
+                edit.put_shard(id, &row);
+                Ok(())
+            })?;
+        }
+        self.commit()?;
+        self.store.add_shard(id, Arc::clone(&shard))?;
+        let place = path.display().to_string();
+        self.shards.write().push(ShardState::new(id, name.to_owned(), place, weight, shard));
+        self.refresh_space();
+        let list = self.shard_list()?;
+        list.into_iter().find(|s| s.id == id.0).ok_or_else(|| Error::not_found("shard"))
+    }
+}
+
+fn check_shard_name(name: &str, weight: u32) -> Result<()> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 64 || !name.chars().all(good) {
+        return Err(Error::invalid(format!(
+            "{name:?} cannot name a shard: use 1 to 64 letters, digits, \"-\", \"_\" and \".\""
+        )));
+    }
+    if weight == 0 {
+        return Err(Error::invalid("A shard's weight must be at least 1"));
+    }
+    Ok(())
+}
+
+fn load_config(dir: &Path) -> Result<Config> {
+    let path = dir.join(CONFIG_FILE);
+    match path.try_exists() {
+        Ok(true) => Config::load(&path),
+        Ok(false) => Ok(Config::default()),
+        Err(e) => Err(Error::io("read", &path, e)),
+    }
+}
+
+fn open_kv(dir: &Path, config: &Config, create: bool) -> Result<RocksKv> {
+    let options = RocksOptions {
+        block_cache_bytes: usize::try_from(config.limits.block_cache_bytes).unwrap_or(usize::MAX),
+        create,
+        ..RocksOptions::default()
+    };
+    RocksKv::open(&dir.join(META_DIR), &options)
+}
+
+fn store_options(config: &Config, volume: VolumeId) -> StoreOptions {
+    let limits = &config.limits;
+    let mut options = StoreOptions::new(volume);
+    options.cache_bytes = usize::try_from(limits.cache_bytes).unwrap_or(usize::MAX);
+    options.queue_bytes = usize::try_from(limits.queue_bytes).unwrap_or(usize::MAX);
+    if limits.workers > 0 {
+        options.workers = limits.workers;
+    }
+    options
+}
+
+fn write_first_rows(kv: &Arc<dyn Kv>, dir: &Path, env: &Env) -> Result<()> {
+    let owner = fs::metadata(dir).map_err(|e| Error::io("open", dir, e))?;
+    let meta = Meta::open(Arc::clone(kv))?;
+    {
+        let mut edit = meta.edit();
+        let root = names::root_inode(env.now(), owner.uid(), owner.gid());
+        edit.put_inode(Ino::ROOT, &root)?;
+        let name = DEFAULT_SHARD.to_owned();
+        edit.put_shard(ShardId(0), &ShardRow { name, path: PathBuf::new(), weight: 1 });
+    }
+    meta.freeze();
+    let mut batch = meta.frozen_batch();
+    let counters = Counters {
+        txg: 0,
+        next_ino: Ino::ROOT.0 + 1,
+        next_snapshot: 1,
+        live_bytes: 0,
+        next: NextIds { chunk: ChunkNo(0), container: ContainerId(0) },
+    };
+    batch.put(Table::Super, &b"counters"[..], counters.encode());
+    kv.write(batch)
+}
+
+fn load_totals(meta: &Meta, stats: &Stats) -> Result<()> {
+    let Some(row) = meta.read().super_get(b"totals")? else { return Ok(()) };
+    let mut reader = Reader::new(&row);
+    let mut next = || -> Option<(ClassId, ClassTotals)> {
+        let id = u8::try_from(reader.varint()?).ok().filter(|id| *id < 64)?;
+        let count = reader.varint().filter(|count| *count < 100)?;
+        let fields: Option<Vec<u64>> = (0..count).map(|_| reader.varint()).collect();
+        Some((ClassId(id), ClassTotals::from_fields(&fields?)))
+    };
+    while let Some((class, totals)) = next() {
+        stats.class(class).load(&totals);
+    }
+    Ok(())
+}
+
+fn load_reaps(meta: &Meta) -> Result<(HashSet<Ino>, HashSet<Ino>)> {
+    let (mut trims, mut orphans) = (HashSet::new(), HashSet::new());
+    let mut after = None;
+    loop {
+        let rows = meta.read().reaps(after, 1000)?;
+        let Some((last, _)) = rows.last() else { return Ok((trims, orphans)) };
+        after = Some(*last);
+        for (ino, reap) in rows {
+            if reap.delete { orphans.insert(ino) } else { trims.insert(ino) };
+        }
+    }
+}
+
+fn open_shards(dir: &Path, volume: VolumeId, meta: &Meta) -> Result<Vec<ShardState>> {
+    let rows = meta.read().shards()?.into_iter();
+    let open = rows.map(|(id, row)| {
+        let inside = row.path.as_os_str().as_bytes().is_empty();
+        let path = if inside { dir.join(FIRST_SHARD_DIR) } else { row.path };
+        let shard: Arc<dyn Shard> = Arc::new(LocalShard::open(&path, volume, id)?);
+        let place = path.display().to_string();
+        Ok(ShardState::new(id, row.name, place, row.weight, shard))
+    });
+    open.collect()
+}
+
+/// Takes the volume's lock and writes into it who has it.
+fn take_lock(dir: &Path, purpose: &str) -> Result<File> {
+    let path = dir.join(LOCK_FILE);
+    let failed = |e| Error::io("lock", &path, e);
+    let mut file = FileOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(failed)?;
+    if !disk::try_lock(&file).map_err(failed)? {
+        let mut holder = String::new();
+        // The text is a help, not a promise: its writer may not have finished.
+        file.take(500).read_to_string(&mut holder).map_err(failed)?;
+        let holder = if holder.trim().is_empty() { "another process" } else { holder.trim() };
+        return Err(Error::Busy {
+            what: format!("Volume {} is in use by {holder}; unmount it there first", dir.display()),
+        });
+    }
+    let text = format!("process {} ({purpose})\n", std::process::id());
+    file.set_len(0).map_err(failed)?;
+    file.rewind().map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_have_golden_bytes() {
+        let counters = Counters {
+            txg: 1,
+            next_ino: 300,
+            next_snapshot: 3,
+            live_bytes: 4,
+            next: NextIds { chunk: ChunkNo(5), container: ContainerId(6) },
+        };
+        assert_eq!(counters.encode(), [1, 0xac, 0x02, 3, 4, 5, 6]);
+        assert_eq!(Counters::decode(&counters.encode()), Some(counters));
+        assert_eq!(Counters::decode(&[1, 2, 3]), None);
+        assert_eq!(Counters::decode(&[1, 2, 3, 4, 5, 6, 7]), None);
+    }
+}

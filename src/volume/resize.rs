@@ -1,0 +1,337 @@
+//! Size: truncating, punching, copying ranges, and the reaper that finishes what is large.
+//!
+//! What is proportional to a file's size is never one change: removing a file with many extents, or
+//! cutting many off, leaves a reap row that is durable with the change itself, and pieces of at most
+//! `REAP_PIECE_EXTENTS` are done later. Extents beyond the end of a file are invisible, so a reader
+//! never sees the work; a file that grows again waits until the old tail is gone.
+
+use std::ops::Range;
+
+use super::extent::{clip, mapped};
+use super::files::FileState;
+use super::write::{Drain, end_of};
+use super::{OpenFile, Seek, Volume};
+use crate::error::{Error, Result};
+use crate::limits::REAP_PIECE_EXTENTS;
+use crate::meta::{Edit, Reap};
+use crate::types::{At, Extent, FileKind, Ino, Inode};
+
+/// Most extents one `copy_file_range` call copies; the caller asks again for the rest.
+const COPY_EXTENTS: usize = 50_000;
+
+impl Volume {
+    /// Sets the size of a file.
+    pub(super) fn truncate(&self, ino: Ino, size: u64) -> Result<()> {
+        end_of(size, 0)?;
+        self.admit_change()?;
+        self.settle_trim(ino, size)?;
+        let _gate = self.gate.read();
+        let file = self.borrow_node(ino);
+        let mut state = file.node.state.write();
+        let now = self.env.now();
+        self.stage(|edit| {
+            let inode = edit.view().inode(At::Live, ino)?;
+            let mut inode = inode.ok_or_else(|| Error::not_found("inode"))?;
+            match inode.kind {
+                FileKind::Regular => {}
+                FileKind::Directory => return Err(Error::IsDirectory),
+                _ => return Err(Error::invalid("Only a regular file has a size to set")),
+            }
+            if size < inode.size {
+                state.dirty.discard(&(size..u64::MAX));
+                state.clean_cut = None;
+                self.cut_tail(edit, ino, &mut inode, size)?;
+            }
+            if size == 0 {
+                state.class = None;
+            }
+            inode.size = size;
+            inode.mtime = now;
+            inode.ctime = now;
+            edit.put_inode(ino, &inode)
+        })?;
+        self.files.note_dirty(&file.node, state.dirty.bytes());
+        Ok(())
+    }
+
+    /// Removes the extents from `from` on, or leaves most of them to the reaper.
+    fn cut_tail(&self, edit: &mut Edit<'_>, ino: Ino, inode: &mut Inode, from: u64) -> Result<()> {
+        let range = from..u64::MAX;
+        let tail = edit.view().extents(At::Live, ino, range.clone(), REAP_PIECE_EXTENTS + 1)?;
+        if tail.len() <= REAP_PIECE_EXTENTS {
+            self.drop_extents(edit, ino, inode, &tail, &range)?;
+            return Ok(());
+        }
+        if let Some(torn) = tail.first().filter(|e| e.offset < from) {
+            self.drop_extents(edit, ino, inode, &[*torn], &range)?;
+        }
+        edit.put_reap(ino, Reap { from, delete: inode.nlink == 0 });
+        self.trims.lock().insert(ino);
+        self.reaper.wake();
+        Ok(())
+    }
+
+    /// Removes from `range` what `extents` map there.
+    fn drop_extents(
+        &self,
+        edit: &mut Edit<'_>,
+        ino: Ino,
+        inode: &mut Inode,
+        extents: &[Extent],
+        range: &Range<u64>,
+    ) -> Result<()> {
+        for extent in extents {
+            let head = clip(extent, 0..range.start);
+            let tail = clip(extent, range.end..u64::MAX);
+            if head.is_none() {
+                edit.delete_extent(ino, extent.offset)?;
+            }
+            for kept in head.iter().chain(&tail) {
+                edit.put_extent(ino, kept)?;
+            }
+            let left = mapped(head.as_slice()) + mapped(tail.as_slice());
+            let gone = u64::from(extent.len) - left;
+            inode.mapped -= gone;
+            self.live_bytes.replace(gone, 0);
+        }
+        Ok(())
+    }
+
+    /// An inode without names: gone at once if it is small and nobody has it open.
+    pub(super) fn remove_inode(&self, edit: &mut Edit<'_>, ino: Ino, mut inode: Inode) -> Result<()> {
+        inode.nlink = 0;
+        let all = 0..u64::MAX;
+        if !self.files.is_open(ino) {
+            let extents = edit.view().extents(At::Live, ino, all.clone(), REAP_PIECE_EXTENTS + 1)?;
+            if extents.len() <= REAP_PIECE_EXTENTS {
+                self.drop_extents(edit, ino, &mut inode, &extents, &all)?;
+                return self.erase_inode(edit, ino);
+            }
+            self.reaper.wake();
+        }
+        edit.put_inode(ino, &inode)?;
+        self.orphans.lock().insert(ino);
+        edit.put_reap(ino, Reap { from: 0, delete: true });
+        Ok(())
+    }
+
+    fn erase_inode(&self, edit: &mut Edit<'_>, ino: Ino) -> Result<()> {
+        for name in edit.view().xattr_names(At::Live, ino)? {
+            edit.delete_xattr(ino, &name);
+        }
+        edit.delete_inode(ino)?;
+        edit.delete_reap(ino);
+        self.trims.lock().remove(&ino);
+        self.orphans.lock().remove(&ino);
+        Ok(())
+    }
+
+    /// Finishes a pending cut of `ino` before the file grows to `end` over its old tail.
+    pub(super) fn settle_trim(&self, ino: Ino, end: u64) -> Result<()> {
+        if !self.trims.lock().contains(&ino) {
+            return Ok(());
+        }
+        let size = self.meta.read().inode(At::Live, ino)?.map_or(u64::MAX, |inode| inode.size);
+        while end > size && self.trims.lock().contains(&ino) {
+            self.reap_piece(ino)?;
+        }
+        Ok(())
+    }
+
+    /// One bounded piece of the work a reap row stands for; true when the row is done with.
+    pub(super) fn reap_piece(&self, ino: Ino) -> Result<bool> {
+        self.admit_removal()?;
+        let _gate = self.gate.read();
+        let file = self.borrow_node(ino);
+        let _state = file.node.state.write();
+        self.stage(|edit| {
+            let Some(reap) = edit.view().reap(ino)? else { return Ok(true) };
+            let Some(mut inode) = edit.view().inode(At::Live, ino)? else {
+                edit.delete_reap(ino);
+                return Ok(true);
+            };
+            let delete = reap.delete && !self.files.is_shared(ino);
+            let from = if delete { 0 } else { reap.from };
+            if reap.delete && !delete && !self.trims.lock().contains(&ino) {
+                return Ok(true);
+            }
+            let range = from..u64::MAX;
+            let some = edit.view().extents(At::Live, ino, range.clone(), REAP_PIECE_EXTENTS + 1)?;
+            let piece = &some[..some.len().min(REAP_PIECE_EXTENTS)];
+            self.drop_extents(edit, ino, &mut inode, piece, &range)?;
+            if some.len() > REAP_PIECE_EXTENTS {
+                edit.put_inode(ino, &inode)?;
+                return Ok(false);
+            }
+            self.trims.lock().remove(&ino);
+            if delete {
+                self.erase_inode(edit, ino)?;
+            } else {
+                edit.put_inode(ino, &inode)?;
+                if reap.delete {
+                    edit.put_reap(ino, Reap { from: 0, delete: true });
+                } else {
+                    edit.delete_reap(ino);
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    /// Does all reap work there is now. Inodes that are still open wait for their last close.
+    pub(super) fn reap_all(&self) -> Result<()> {
+        let mut after = None;
+        loop {
+            let rows = self.meta.read().reaps(after, 100)?;
+            let Some((last, _)) = rows.last() else { return Ok(()) };
+            after = Some(*last);
+            for (ino, _) in rows {
+                while !self.reap_piece(ino)? {
+                    if self.is_stopping() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes a hole in pieces that each fit a txg.
+    fn punch_pieces(&self, ino: Ino, state: &mut FileState, range: &Range<u64>) -> Result<bool> {
+        state.dirty.discard(range);
+        state.clean_cut = None;
+        let some =
+            self.meta.read().extents(At::Live, ino, range.clone(), REAP_PIECE_EXTENTS + 1)?;
+        let Some(next) = some.get(REAP_PIECE_EXTENTS) else {
+            self.stage_extents(ino, range, &[], None)?;
+            return Ok(true);
+        };
+        self.stage_extents(ino, &(range.start..next.offset), &[], None)?;
+        Ok(false)
+    }
+}
+
+impl OpenFile {
+    /// Room for `len` bytes at `offset`: nothing is reserved, but the file grows unless `keep_size`.
+    ///
+    /// # Errors
+    /// `NoSpace` if the shards could not hold that much; `FileTooLarge`; `ReadOnly`; `Poisoned`.
+    pub fn allocate(&self, offset: u64, len: u64, keep_size: bool) -> Result<()> {
+        self.node()?;
+        let end = end_of(offset, len)?;
+        self.volume.admit_data(usize::try_from(len).unwrap_or(usize::MAX))?;
+        if keep_size { Ok(()) } else { self.grow(end) }
+    }
+
+    fn grow(&self, end: u64) -> Result<()> {
+        let size = self.stat()?.inode.size;
+        if end > size { self.volume.truncate(self.ino(), end) } else { Ok(()) }
+    }
+
+    /// Turns `len` bytes at `offset` into a hole; with `keep_size` unset the file grows to its end.
+    ///
+    /// # Errors
+    /// `FileTooLarge`, `ReadOnly`, `Poisoned`.
+    pub fn punch(&self, offset: u64, len: u64, keep_size: bool) -> Result<()> {
+        let node = self.node()?;
+        let range = offset..end_of(offset, len)?;
+        let volume = &self.volume;
+        if !keep_size {
+            self.grow(range.end)?;
+        }
+        loop {
+            volume.admit_removal()?;
+            let _gate = volume.gate.read();
+            let mut state = node.state.write();
+            let done = volume.punch_pieces(self.ino(), &mut state, &range)?;
+            volume.files.note_dirty(node, state.dirty.bytes());
+            if done {
+                return volume.touch_file(self.ino());
+            }
+        }
+    }
+
+    /// The next byte of data, or of a hole, at or after `offset`; `None` beyond the end (ENXIO).
+    ///
+    /// # Errors
+    /// Those of draining the buffer.
+    pub fn seek(&self, offset: u64, what: Seek) -> Result<Option<u64>> {
+        if self.at() == At::Live {
+            self.volume.drain_ino(self.ino())?;
+        }
+        let view = self.volume.meta.read();
+        let size = view.inode(self.at(), self.ino())?.ok_or(Error::Stale)?.size;
+        if offset >= size {
+            return Ok(None);
+        }
+        let mut at = offset;
+        loop {
+            let some = view.extents(self.at(), self.ino(), at..size, 1000)?;
+            for extent in &some {
+                match what {
+                    Seek::Data => return Ok(Some(extent.offset.max(offset)).filter(|o| *o < size)),
+                    Seek::Hole if extent.offset > at => return Ok(Some(at)),
+                    Seek::Hole => at = extent.end(),
+                }
+            }
+            if some.is_empty() || at >= size {
+                return Ok(match what {
+                    Seek::Data => None,
+                    Seek::Hole => Some(at.min(size)),
+                });
+            }
+        }
+    }
+
+    /// Makes `len` bytes at `offset` the same as those at `source_offset` of `source`, without
+    /// touching data: the extents are copied. Returns how many bytes that was; less than `len` at
+    /// the end of the source, or when there is more to copy than one txg should hold.
+    ///
+    /// # Errors
+    /// `Invalid` for overlapping ranges of one file, `ReadOnly`, `FileTooLarge`, `Poisoned`.
+    pub fn copy_from(
+        &self,
+        offset: u64,
+        source: &OpenFile,
+        source_offset: u64,
+        len: u64,
+    ) -> Result<u64> {
+        let node = self.node()?;
+        let volume = &self.volume;
+        let same = source.at() == At::Live && source.ino() == self.ino();
+        if same && offset < end_of(source_offset, len)? && source_offset < end_of(offset, len)? {
+            return Err(Error::invalid("Source and target of a copy must not overlap"));
+        }
+        if source.at() == At::Live {
+            volume.drain_ino(source.ino())?;
+        }
+        volume.admit_change()?;
+        let size = source.stat()?.inode.size;
+        let len = len.min(size.saturating_sub(source_offset));
+        if len == 0 {
+            return Ok(0);
+        }
+        volume.settle_trim(self.ino(), end_of(offset, len)?)?;
+        let _gate = volume.gate.read();
+        let mut state = node.state.write();
+        volume.drain_state(node, &mut state, Drain::All)?;
+        volume.files.note_dirty(node, state.dirty.bytes());
+        state.clean_cut = None;
+        let range = source_offset..source_offset + len;
+        let view = volume.meta.read();
+        let mut extents = view.extents(source.at(), source.ino(), range.clone(), COPY_EXTENTS)?;
+        drop(view);
+        let mut copied = range;
+        if extents.len() == COPY_EXTENTS {
+            copied.end = extents.last().map_or(copied.end, |last| last.end().min(copied.end));
+        }
+        extents = extents.iter().filter_map(|e| clip(e, copied.clone())).collect();
+        for extent in &mut extents {
+            extent.offset = extent.offset - source_offset + offset;
+        }
+        let len = copied.end - copied.start;
+        let class = source.stat()?.inode.class;
+        volume.note_written(self.ino(), offset + len)?;
+        volume.stage_extents(self.ino(), &(offset..offset + len), &extents, Some(class))?;
+        Ok(len)
+    }
+}

@@ -1,0 +1,175 @@
+//! Room: what may be accepted, and where new chunks go.
+//!
+//! `ENOSPC` comes before anything is accepted that cannot be kept (P5): a write is let in only if
+//! what is buffered already, and it, fit what the shards have free beyond their reserve. The reserve
+//! keeps deleting, commits and unmounting possible. Free space is asked for after every commit and
+//! whenever 16 MiB were accepted since.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use log::warn;
+use serde::{Deserialize, Serialize};
+
+use super::Volume;
+use crate::classify::{ClassSpec, pick_shard};
+use crate::error::{Error, Result};
+use crate::shard::Shard;
+use crate::sys::disk;
+use crate::types::{Ino, ShardId};
+
+/// Bytes accepted before free space is asked for again: small against any reserve.
+const REFRESH_BYTES: u64 = 16 * 1024 * 1024;
+/// A reserve takes at most this share of a small disk.
+const RESERVE_SHARE: u64 = 8;
+
+/// A shard as the volume knows it.
+pub(super) struct ShardState {
+    pub(super) id: ShardId,
+    pub(super) name: String,
+    pub(super) path: String,
+    pub(super) weight: u32,
+    pub(super) shard: Arc<dyn Shard>,
+    /// Free bytes beyond the reserve, when last asked.
+    usable: AtomicU64,
+}
+
+impl ShardState {
+    pub(super) fn new(
+        id: ShardId,
+        name: String,
+        path: String,
+        weight: u32,
+        shard: Arc<dyn Shard>,
+    ) -> Self {
+        Self { id, name, path, weight, shard, usable: AtomicU64::new(0) }
+    }
+}
+
+/// Room of the whole volume, for statfs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSpace {
+    /// Capacity of all shards.
+    pub total_bytes: u64,
+    /// What may still be written, without the reserves.
+    pub free_bytes: u64,
+    /// Inode numbers given out so far.
+    pub inodes_used: u64,
+}
+
+impl Volume {
+    /// Lets a write of `len` bytes in, or says why not. May wait for a commit: memory is bounded.
+    pub(super) fn admit_data(&self, len: usize) -> Result<()> {
+        self.check_writable()?;
+        self.throttle();
+        if self.files.dirty_bytes() as u64 > self.config.limits.dirty_bytes {
+            self.drain_files(false)?;
+        }
+        self.check_room(len as u64)
+    }
+
+    /// Lets a change of metadata in.
+    pub(super) fn admit_change(&self) -> Result<()> {
+        self.check_writable()?;
+        self.throttle();
+        self.check_room(0)
+    }
+
+    /// Lets a change in that gives space back: also on a full volume.
+    pub(super) fn admit_removal(&self) -> Result<()> {
+        self.check_writable()?;
+        self.throttle();
+        Ok(())
+    }
+
+    fn throttle(&self) {
+        let bytes = self.meta.overlay_bytes() as u64;
+        let bound = self.config.limits.overlay_bytes;
+        if bytes > 2 * bound {
+            self.signal_and_wait();
+        } else if bytes > bound {
+            self.signal.kick();
+        }
+    }
+
+    fn check_room(&self, len: u64) -> Result<()> {
+        let accepted = self.accepted.fetch_add(len, Relaxed) + len;
+        let buffered = (self.files.dirty_bytes() + self.store.pending_bytes()) as u64;
+        if accepted < REFRESH_BYTES && self.usable() > buffered + accepted + len {
+            return Ok(());
+        }
+        self.refresh_space();
+        if self.usable() > buffered + len {
+            return Ok(());
+        }
+        let shards = self.shards.read();
+        let places: Vec<&str> = shards.iter().map(|s| s.path.as_str()).collect();
+        Err(Error::NoSpace { place: places.join(", ") })
+    }
+
+    /// Bytes that all shards can take; 0 when the metadata has no room left.
+    fn usable(&self) -> u64 {
+        if self.meta_usable.load(Relaxed) == 0 {
+            return 0;
+        }
+        self.shards.read().iter().map(|s| s.usable.load(Relaxed)).sum()
+    }
+
+    /// Asks all shards for their free space.
+    pub(super) fn refresh_space(&self) {
+        self.accepted.store(0, Relaxed);
+        for state in self.shards.read().iter() {
+            let usable = match state.shard.space() {
+                Ok(space) => self.beyond_reserve(space.total_bytes, space.free_bytes),
+                Err(e) => {
+                    warn!("Free space is unknown shard={} cause={e}", state.id);
+                    0
+                }
+            };
+            state.usable.store(usable, Relaxed);
+        }
+        let usable = match disk::space(&self.dir) {
+            Ok(space) => self.beyond_reserve(space.total_bytes, space.free_bytes),
+            Err(_) => 0,
+        };
+        self.meta_usable.store(usable, Relaxed);
+    }
+
+    fn beyond_reserve(&self, total: u64, free: u64) -> u64 {
+        free.saturating_sub(self.config.limits.reserve_bytes.min(total / RESERVE_SHARE))
+    }
+
+    /// The shard for new chunks of `ino`: one of its class, by weight; else the fallback; else any
+    /// with room, for what was accepted must be kept.
+    pub(super) fn choose_shard(&self, spec: &ClassSpec, ino: Ino) -> Result<ShardId> {
+        let shards = self.shards.read();
+        let named = |name: &str| shards.iter().find(|s| s.name == name);
+        let has_room = |name: &str| named(name).is_some_and(|s| s.usable.load(Relaxed) > 0);
+        if let Some(shard) = pick_shard(spec, ino.0, has_room).and_then(named) {
+            return Ok(shard.id);
+        }
+        let roomiest = shards.iter().max_by_key(|s| s.usable.load(Relaxed));
+        roomiest.map(|s| s.id).ok_or_else(|| Error::Shard {
+            what: format!("Volume {} has no shard; add one with `shard add`", self.dir.display()),
+        })
+    }
+
+    /// Room for statfs.
+    ///
+    /// # Errors
+    /// None today; a shard that does not answer counts as full.
+    pub fn space(&self) -> Result<VolumeSpace> {
+        let mut space = VolumeSpace {
+            total_bytes: 0,
+            free_bytes: 0,
+            inodes_used: self.next_ino.load(Relaxed).saturating_sub(1),
+        };
+        for state in self.shards.read().iter() {
+            if let Ok(shard) = state.shard.space() {
+                space.total_bytes += shard.total_bytes;
+                space.free_bytes += self.beyond_reserve(shard.total_bytes, shard.free_bytes);
+            }
+        }
+        Ok(space)
+    }
+}
