@@ -44,10 +44,9 @@ impl Design {
             if home.rooms.is_empty() {
                 return Err(format!("{path}:{line}: crate {name} has no room"));
             }
-            if home.rooms != ["dev"] && (home.rooms.len() > 1 || home.rooms == ["*"]) {
-                if home.reason.is_empty() {
-                    return Err(format!("{path}:{line}: crate {name} has several rooms; say why"));
-                }
+            let several = home.rooms.len() > 1 || home.rooms == ["*"];
+            if several && home.reason.is_empty() {
+                return Err(format!("{path}:{line}: crate {name} has several rooms; say why"));
             }
             design.crates.insert(name, home);
         }

@@ -180,8 +180,8 @@ fn skipped(rest: &str, after_word: bool) -> Option<usize> {
     if rest.starts_with("/*") {
         return Some(block_comment(rest));
     }
-    if rest.starts_with('"') {
-        return Some(1 + string_end(&rest[1..]));
+    if let Some(inside) = rest.strip_prefix('"') {
+        return Some(1 + string_end(inside));
     }
     if rest.starts_with('\'') {
         return char_literal(rest);

@@ -41,10 +41,12 @@ fn collect(folder: &Path, prefix: &str, found: &mut Vec<(String, String)>) {
             collect(&entry.path(), &format!("{path}/"), found);
         }
         let small = entry.metadata().is_ok_and(|m| m.len() <= TEXT_BYTES_MAX);
-        if kind.is_file() && small && name != ".git" {
-            if let Ok(text) = fs::read_to_string(entry.path()) {
-                found.push((path, text));
-            }
+        if kind.is_file()
+            && small
+            && name != ".git"
+            && let Ok(text) = fs::read_to_string(entry.path())
+        {
+            found.push((path, text));
         }
     }
 }
@@ -174,7 +176,8 @@ fn join(folder: &str, link: &str) -> String {
 fn careless_code_is_refused() {
     let bad =
         |path: &str, text: &str| bad_code(&[SourceFile::new(path.to_owned(), text.to_owned())]);
-    assert_eq!(bad("src/a.rs", "\nfn f() { todo!() }"), ["src/a.rs:2: todo! is not finished work"]);
+    let todo = bad("src/a.rs", "\nfn f() { todo!() }");
+    assert_eq!(todo, ["src/a.rs:2: todo! is not finished work"]);
     assert_eq!(bad("src/a/tests.rs", "dbg!(1); unimplemented!()").len(), 2);
     assert_eq!(bad("src/a.rs", "x.unwrap();").len(), 1);
     assert_eq!(bad("src/a.rs", "use super::b::*;").len(), 1);
