@@ -116,7 +116,8 @@ impl Volume {
     }
 
     fn erase_inode(&self, edit: &mut Edit<'_>, ino: Ino) -> Result<()> {
-        for name in edit.view().xattr_names(At::Live, ino)? {
+        let names = edit.view().xattr_names(At::Live, ino)?;
+        for name in names {
             edit.delete_xattr(ino, &name);
         }
         edit.delete_inode(ino)?;
@@ -245,7 +246,7 @@ impl OpenFile {
             let done = volume.punch_pieces(self.ino(), &mut state, &range)?;
             volume.files.note_dirty(node, state.dirty.bytes());
             if done {
-                return volume.touch_file(self.ino());
+                return volume.note_written(self.ino(), 0);
             }
         }
     }

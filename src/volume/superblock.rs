@@ -112,7 +112,8 @@ impl Superblock {
 
     /// Writes the superblock, whole or not at all, durable on return.
     pub(super) fn store(&self, dir: &Path) -> Result<()> {
-        disk::write_file_durably(&dir.join(SUPERBLOCK_FILE), &self.encode())
+        let path = dir.join(SUPERBLOCK_FILE);
+        disk::write_file_durably(&path, &self.encode()).map_err(|e| Error::io("write", &path, e))
     }
 }
 

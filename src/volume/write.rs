@@ -59,7 +59,7 @@ impl Volume {
     }
 
     /// Size and times after a write that ends at `end`.
-    fn note_written(&self, ino: Ino, end: u64) -> Result<()> {
+    pub(super) fn note_written(&self, ino: Ino, end: u64) -> Result<()> {
         let now = self.env.now();
         let mut edit = self.meta.edit();
         let mut inode = edit.view().inode(At::Live, ino)?.ok_or(Error::Stale)?;
@@ -116,7 +116,7 @@ impl Volume {
         first
     }
 
-    fn drain_state(&self, node: &FileNode, state: &mut FileState, how: Drain) -> Result<()> {
+    pub(super) fn drain_state(&self, node: &FileNode, state: &mut FileState, how: Drain) -> Result<()> {
         loop {
             let start = match how {
                 Drain::Stream => state.dirty.longest(),
