@@ -99,7 +99,10 @@ pub fn run(
         for (id, bytes) in &chunks.containers {
             progress(&format!("Reading container {id} of {}", chunks.containers.len()));
             report.bytes_read += bytes;
-            report.add(volume.store_for_check().verify_container(*id)?);
+            let found = volume.store_for_check().verify_container(*id)?;
+            let damaged = found.damaged.iter();
+            report.add(damaged.map(|d| format!("Chunk {} is damaged: {}", d.chunk, d.detail)));
+            report.add(found.flaws);
         }
     }
     Ok(report)

@@ -72,6 +72,9 @@ pub enum Error {
         /// What is read-only.
         what: String,
     },
+    /// A link or rename between the live tree and a snapshot, or between two snapshots.
+    #[error("Source and target are in different trees")]
+    CrossDevice,
     /// No such extended attribute.
     #[error("No such attribute")]
     NoAttribute,
@@ -164,6 +167,14 @@ pub enum Error {
         /// A whole sentence with the way out.
         what: String,
     },
+    /// What another process of this program answered: any of the above, as text.
+    #[error("{what}")]
+    Remote {
+        /// Its sentence.
+        what: String,
+        /// Its exit code.
+        code: u8,
+    },
 }
 
 /// `No such file or directory` without Rust's `(os error 2)`.
@@ -225,6 +236,7 @@ impl Error {
             Self::Unsupported { .. } => libc::EOPNOTSUPP,
             Self::NotPermitted { .. } => libc::EPERM,
             Self::ReadOnly { .. } | Self::Poisoned { .. } => libc::EROFS,
+            Self::CrossDevice => libc::EXDEV,
             Self::NoAttribute => libc::ENODATA,
             Self::Range => libc::ERANGE,
             Self::TooLarge => libc::E2BIG,
@@ -238,7 +250,8 @@ impl Error {
             | Self::NotAVolume { .. }
             | Self::Unknown { .. }
             | Self::Mount { .. }
-            | Self::Shard { .. } => libc::EIO,
+            | Self::Shard { .. }
+            | Self::Remote { .. } => libc::EIO,
         }
     }
 
@@ -246,6 +259,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Remote { code, .. } => *code,
             Self::NotAVolume { .. } => 3,
             Self::Unknown { .. } => 4,
             Self::Corrupt { .. } | Self::Kv { .. } => 5,

@@ -13,7 +13,7 @@ use fastcdc::v2020::FastCDC;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::classify::{Chunking, ClassSpec};
+use crate::classify::{Chunking, ClassSpec, CodecSetting};
 use crate::codec::CodecChoice;
 use crate::error::Result;
 use crate::stats::Stats;
@@ -67,7 +67,10 @@ pub fn ingest(
 ) -> Result<Ingested> {
     let mut done = Ingested::default();
     let counters = stats.class(target.class.id);
-    let codec: CodecChoice = target.class.codec.into();
+    let codec = match target.class.codec {
+        CodecSetting::None => CodecChoice::None,
+        CodecSetting::Zstd { level } => CodecChoice::Zstd { level },
+    };
     let hint = PutHint { class: target.class.id, shard: target.shard, codec };
     for segment in segments(data, offset, more) {
         counters.written_bytes.fetch_add(segment.range.len() as u64, Relaxed);
@@ -76,9 +79,10 @@ pub fn ingest(
             done.push(segment.range, None);
             continue;
         }
-        let cuts = cut(target.class.chunking, &data[segment.range.clone()], {
-            offset + segment.range.start as u64
-        }, more && segment.range.end == data.len());
+        let bytes = &data[segment.range.clone()];
+        let open_end = more && segment.range.end == data.len();
+        let cuts =
+            cut(target.class.chunking, bytes, offset + segment.range.start as u64, open_end);
         let start = segment.range.start;
         let mut at = start;
         for len in cuts {

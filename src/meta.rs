@@ -32,6 +32,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+pub use audit::{Audit, ChunkRef, audit};
 pub use edit::Edit;
 pub use record::{Reap, ShardRow};
 pub use view::View;

@@ -19,6 +19,7 @@
 //! | shards        | the list of shards              | any                  |
 //! | queue, cache  | themselves, briefly             | nothing              |
 
+mod audit;
 mod cache;
 mod commit;
 mod container;
@@ -42,6 +43,7 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 
+pub use self::audit::{Audit, audit};
 pub use self::commit::Sealed;
 pub use self::container::{ContainerHeader, PlacedFrame};
 pub use self::frame::{FrameDirectory, FrameEntry};
@@ -55,7 +57,7 @@ use self::rows::FingerprintRow;
 use crate::codec::CodecChoice;
 use crate::error::{Error, Result};
 use crate::kv::{Kv, Table};
-use crate::limits::CHUNK_BYTES_MAX;
+use crate::limits::{CHUNK_BYTES_MAX, GROUP_CHUNK_BYTES_MAX};
 use crate::shard::Shard;
 use crate::stats::Stats;
 use crate::types::{ChunkNo, ClassId, ContainerId, Fingerprint, ShardId, VolumeId};
@@ -173,7 +175,7 @@ impl Store {
     /// Finds the chunk with the bytes `raw`, or adds it. Exact over the whole volume, also for
     /// chunks not committed yet and for puts at the same time. Waits while the queue is full.
     ///
-    /// `raw` is kept until it is written: a slice of a large buffer keeps the buffer.
+    /// A large `raw` is kept until it is written: a slice of a larger buffer keeps the buffer.
     ///
     /// # Errors
     /// `Invalid` for 0 or too many bytes; `Shard` for a shard that is not there; `NoSpace` or
@@ -224,6 +226,9 @@ impl Store {
                 Known::Bad(chunk) => chunk,
                 _ => pending.take_number(),
             };
+            // A small chunk may wait long for its group to fill: it must not keep a large buffer.
+            let small = raw.len() < GROUP_CHUNK_BYTES_MAX as usize;
+            let raw = if small { Bytes::copy_from_slice(&raw) } else { raw };
             let jobs = pending.add(NewChunk { chunk, fingerprint, raw }, hint);
             drop(pending);
             jobs.into_iter().for_each(|job| self.core.queue.push(job));
@@ -292,6 +297,18 @@ impl Store {
         self.core.pending.lock().waiting_bytes
     }
 
+    /// True if every chunk and every container is as the last commit says.
+    #[must_use]
+    pub fn is_committed(&self) -> bool {
+        self.core.pending.lock().is_empty()
+    }
+
+    /// Bytes of decoded frames in memory.
+    #[must_use]
+    pub fn cache_bytes(&self) -> usize {
+        self.core.cache.bytes()
+    }
+
     /// Where a chunk lies.
     ///
     /// # Errors
@@ -342,6 +359,14 @@ impl Store {
     pub fn chunks_of(&self, id: ContainerId) -> Result<Vec<(ChunkNo, Fingerprint)>> {
         let rows = self.core.rows_of(id)?;
         Ok(rows.into_iter().map(|(chunk, row)| (chunk, row.fingerprint)).collect())
+    }
+
+    /// The committed rows of the chunks whose place is this container.
+    ///
+    /// # Errors
+    /// As [`Store::chunks_of`].
+    pub fn rows_of(&self, id: ContainerId) -> Result<Vec<(ChunkNo, ChunkRow)>> {
+        self.core.rows_of(id)
     }
 
     /// Forgets a sealed container. Nobody may refer to the chunks that have their place there, now

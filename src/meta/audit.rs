@@ -123,7 +123,8 @@ impl Auditor<'_> {
             match read {
                 Ok((ino, inode)) => {
                     self.audit.last_ino = ino.0;
-                    self.orphans(&mut extents, &mut xattrs, ino.0)?;
+                    self.orphans(&mut extents, "An extent", ino.0)?;
+                    self.orphans(&mut xattrs, "An attribute", ino.0)?;
                     self.links(ino, &inode)?;
                     self.content(ino, &inode, &mut extents, refs)?;
                     while let Some(row) = next_of(&mut xattrs, ino.0)? {
@@ -135,16 +136,15 @@ impl Auditor<'_> {
                 Err(why) => self.problem(format!("A row of table inode does not read: {why}")),
             }
         }
-        self.orphans(&mut extents, &mut xattrs, u64::MAX)
+        self.orphans(&mut extents, "An extent", u64::MAX)?;
+        self.orphans(&mut xattrs, "An attribute", u64::MAX)
     }
 
     /// Rows that belong to no inode, below `ino`.
-    fn orphans(&mut self, extents: &mut Sorted, xattrs: &mut Sorted, ino: u64) -> Result<()> {
-        for (rows, what) in [(extents, "An extent"), (xattrs, "An attribute")] {
-            while let Some(row) = rows.next_if(|row| matches!(row, Ok(row) if first(row) < ino)) {
-                let owner = first(&row?);
-                self.problem(format!("{what} belongs to inode {owner}, which does not exist"));
-            }
+    fn orphans(&mut self, rows: &mut Sorted<'_>, what: &str, ino: u64) -> Result<()> {
+        while let Some(row) = rows.next_if(|row| matches!(row, Ok(row) if first(row) < ino)) {
+            let owner = first(&row?);
+            self.problem(format!("{what} belongs to inode {owner}, which does not exist"));
         }
         Ok(())
     }
@@ -185,7 +185,7 @@ impl Auditor<'_> {
         &mut self,
         ino: Ino,
         inode: &Inode,
-        extents: &mut Sorted,
+        extents: &mut Sorted<'_>,
         refs: &mut dyn FnMut(ChunkRef),
     ) -> Result<()> {
         let (mut mapped, mut end, mut beyond) = (0, 0, false);
@@ -296,6 +296,6 @@ fn first(row: &Row) -> u64 {
 }
 
 /// The next row if it belongs to `ino`; an error comes through whoever it belongs to.
-fn next_of(rows: &mut Sorted, ino: u64) -> Result<Option<Row>> {
+fn next_of(rows: &mut Sorted<'_>, ino: u64) -> Result<Option<Row>> {
     rows.next_if(|row| row.as_ref().map_or(true, |row| first(row) == ino)).transpose()
 }

@@ -89,6 +89,11 @@ impl FrameCache {
         Ok((frame, false))
     }
 
+    /// Bytes of the frames that are kept.
+    pub(super) fn bytes(&self) -> usize {
+        self.inner.lock().bytes
+    }
+
     /// Drops the frames of a container that is gone.
     pub(super) fn forget(&self, id: ContainerId) {
         let mut inner = self.inner.lock();

@@ -145,6 +145,14 @@ impl Pending {
         self.chunks.contains_key(&chunk)
     }
 
+    /// True if the database knows everything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+            && self.doomed.is_empty()
+            && self.bad.is_empty()
+            && self.corrected.is_empty()
+    }
+
     pub(super) fn take_number(&mut self) -> ChunkNo {
         let chunk = self.next_chunk();
         self.next_chunk += 1;

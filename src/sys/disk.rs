@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, Write as _};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -44,6 +44,22 @@ pub fn space(path: &Path) -> io::Result<DiskSpace> {
 /// What `open` or `fsync` say.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
+}
+
+/// Makes `path` a file with these bytes, whole or not at all, durable on return.
+///
+/// # Errors
+/// What writing, syncing and renaming say; the old file, if any, is then untouched.
+pub fn write_file_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temp = path.with_added_extension("tmp");
+    let mut file = File::create(&temp)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temp, path)?;
+    match path.parent() {
+        Some(dir) => sync_dir(dir),
+        None => Ok(()),
+    }
 }
 
 /// Takes an exclusive `flock` on `file`; false if somebody else has it. The lock ends when the file

@@ -152,9 +152,9 @@ impl Marking<'_> {
     /// # Errors
     /// `Kv`, `Corrupt`, those of the shard.
     pub fn dead_bytes(&self, id: ContainerId) -> Result<u64> {
-        let chunks = self.volume.store.chunks_of(id)?;
-        let dead = chunks.iter().filter(|c| !self.marks.is_live(c.chunk));
-        Ok(dead.map(|c| u64::from(c.raw_len)).sum())
+        let rows = self.volume.store.rows_of(id)?;
+        let dead = rows.iter().filter(|(chunk, _)| !self.marks.is_live(*chunk));
+        Ok(dead.map(|(_, row)| u64::from(row.raw_len)).sum())
     }
 
     /// Forgets a sealed container if no chunk of it is in use; its file goes with the next commit.
@@ -169,10 +169,10 @@ impl Marking<'_> {
         let chunks = self.volume.store.chunks_of(id)?;
         self.volume.admit_removal()?;
         let _gate = self.volume.gate.write();
-        if chunks.iter().any(|c| self.marks.is_live(c.chunk)) {
+        if chunks.iter().any(|(chunk, _)| self.marks.is_live(*chunk)) {
             return Ok(false);
         }
-        self.volume.store.doom(id, &chunks)?;
+        self.volume.store.doom(id)?;
         Ok(true)
     }
 }

@@ -312,8 +312,8 @@ impl Volume {
                 let raw = u64::from(extent.len);
                 *shards.entry(place.shard).or_default() += raw;
                 *classes.entry(place.class.0).or_default() += raw;
-                containers.insert(place.container);
-                out.stored_bytes_estimate += place.stored_bytes;
+                containers.extend(place.container);
+                out.stored_bytes_estimate += u64::from(place.stored_len);
                 out.extents += 1;
                 mapped += raw;
             }

@@ -1,0 +1,589 @@
+//! The FUSE floor: a file system in memory that forgets what is written.
+//!
+//! It answers the requests `rsync -a`, `cp -a`, `dd`, `find`, `du` and `rm -rf` make, with the
+//! flags, lifetimes and number of threads of the `StrataFS` mount (`src/fuse`, `src/vfs`: keep them
+//! alike) and next to no work behind them. What it costs is what fuser, the kernel and the wakeups
+//! cost, and no change of `StrataFS` alone can go below that. Names and attributes are kept, data
+//! is not: a file remembers its size and reads as zeros.
+//!
+//! `nullfs MOUNTPOINT [THREADS]` stays in the foreground until it is unmounted.
+
+#[path = "nullfs/tree.rs"]
+mod tree;
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fuser::{
+    BsdFileFlags, Config, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem,
+    FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenAccMode,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    Session, SessionACL, TimeOrNow, WriteFlags,
+};
+use parking_lot::{Mutex, MutexGuard};
+
+use tree::{Answer, New, Tree};
+
+/// As `vfs::TTL_LONG`: only this mount changes anything.
+const TTL: Duration = Duration::from_hours(1);
+/// As in `fuse::adapter`.
+const WRITE_BYTES_MAX: u32 = 1024 * 1024;
+/// As in `fuse`.
+const THREADS: std::ops::RangeInclusive<usize> = 2..=4;
+const GENERATION: Generation = Generation(0);
+
+/// As in `fuse::adapter`.
+const WANTED: [InitFlags; 12] = [
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    InitFlags::FUSE_DONT_MASK,
+    InitFlags::FUSE_POSIX_ACL,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+    InitFlags::FUSE_BIG_WRITES,
+];
+
+struct NullFs {
+    tree: Mutex<Tree>,
+    next_handle: AtomicU64,
+}
+
+impl NullFs {
+    fn tree(&self) -> MutexGuard<'_, Tree> {
+        self.tree.lock()
+    }
+
+    fn handle(&self) -> FileHandle {
+        FileHandle(self.next_handle.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn change(
+        &self,
+        ino: u64,
+        size: Option<u64>,
+        change: impl FnOnce(&mut FileAttr),
+    ) -> Answer<FileAttr> {
+        let mut tree = self.tree();
+        if let Some(size) = size {
+            tree.set_size(ino, size)?;
+        }
+        let attr = &mut tree.node(ino)?.attr;
+        change(attr);
+        Ok(*attr)
+    }
+
+    fn make(&self, parent: INodeNo, name: &OsStr, new: &New<'_>, reply: ReplyEntry) {
+        let made = self.tree().make(parent.0, name.as_bytes(), new);
+        match made {
+            Ok(attr) => reply.entry(&TTL, &attr, GENERATION),
+            Err(e) => reply.error(e),
+        }
+    }
+}
+
+fn done(result: Answer<()>, reply: ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(e),
+    }
+}
+
+/// The reply that makes the kernel remember that a name does not exist.
+fn missing() -> FileAttr {
+    FileAttr {
+        ino: INodeNo(0),
+        size: 0,
+        blocks: 0,
+        atime: UNIX_EPOCH,
+        mtime: UNIX_EPOCH,
+        ctime: UNIX_EPOCH,
+        crtime: UNIX_EPOCH,
+        kind: FileType::RegularFile,
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+fn kind_of(mode: u32) -> FileType {
+    match mode & 0o170_000 {
+        0o010_000 => FileType::NamedPipe,
+        0o020_000 => FileType::CharDevice,
+        0o060_000 => FileType::BlockDevice,
+        0o140_000 => FileType::Socket,
+        _ => FileType::RegularFile,
+    }
+}
+
+fn perm_of(mode: u32, umask: u32) -> u16 {
+    u16::try_from(mode & !umask & 0o7777).expect("four octal digits fit")
+}
+
+/// As `classify::is_rsync_temp`: `.NAME.XXXXXX`.
+fn is_rsync_temp(name: &[u8]) -> bool {
+    let Some((_, tail)) = name.split_at_checked(name.len().wrapping_sub(7)) else { return false };
+    name.starts_with(b".") && tail[0] == b'.' && tail[1..].iter().all(u8::is_ascii_alphanumeric)
+}
+
+/// As `fuse::translate::opened_flags`.
+fn open_flags(direct: bool, keep_cache: bool) -> FopenFlags {
+    let mut flags = FopenFlags::FOPEN_NOFLUSH;
+    flags.set(FopenFlags::FOPEN_DIRECT_IO, direct);
+    flags.set(FopenFlags::FOPEN_KEEP_CACHE, keep_cache && !direct);
+    flags
+}
+
+fn time_of(time: TimeOrNow) -> SystemTime {
+    match time {
+        TimeOrNow::SpecificTime(time) => time,
+        TimeOrNow::Now => SystemTime::now(),
+    }
+}
+
+impl Filesystem for NullFs {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        for flag in WANTED {
+            let _ = config.add_capabilities(flag);
+        }
+        config.set_max_write(WRITE_BYTES_MAX).map_err(|_| io::Error::other("no write size"))?;
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let found = self.tree().find(parent.0, name.as_bytes());
+        match found {
+            Ok(attr) => reply.entry(&TTL, &attr.unwrap_or_else(missing), GENERATION),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let attr = self.tree().node(ino.0).map(|node| node.attr);
+        match attr {
+            Ok(attr) => reply.attr(&TTL, &attr),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn setattr(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        ctime: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let changed = self.change(ino.0, size, |attr| {
+            attr.perm = mode.map_or(attr.perm, |mode| perm_of(mode, 0));
+            attr.uid = uid.unwrap_or(attr.uid);
+            attr.gid = gid.unwrap_or(attr.gid);
+            attr.atime = atime.map_or(attr.atime, time_of);
+            attr.mtime = mtime.map_or(attr.mtime, time_of);
+            attr.ctime = ctime.unwrap_or_else(SystemTime::now);
+        });
+        match changed {
+            Ok(attr) => reply.attr(&TTL, &attr),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        let target = self.tree().node(ino.0).map(|node| node.target.clone());
+        match target {
+            Ok(target) => reply.data(&target),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let (kind, perm) = (kind_of(mode), perm_of(mode, umask));
+        let owner = (req.uid(), req.gid());
+        self.make(parent, name, &New { kind, perm, owner, rdev, target: b"" }, reply);
+    }
+
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let (kind, perm) = (FileType::Directory, perm_of(mode, umask));
+        let owner = (req.uid(), req.gid());
+        self.make(parent, name, &New { kind, perm, owner, rdev: 0, target: b"" }, reply);
+    }
+
+    fn symlink(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let target = target.as_os_str().as_bytes();
+        let owner = (req.uid(), req.gid());
+        let new = New { kind: FileType::Symlink, perm: 0o777, owner, rdev: 0, target };
+        self.make(parent, name, &new, reply);
+    }
+
+    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let result = self.tree().remove(parent.0, name.as_bytes(), false);
+        done(result, reply);
+    }
+
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let result = self.tree().remove(parent.0, name.as_bytes(), true);
+        done(result, reply);
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
+        let result = self.tree().rename(from, to, flags);
+        done(result, reply);
+    }
+
+    fn link(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        newparent: INodeNo,
+        newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        let mut tree = self.tree();
+        let linked = match tree.find(newparent.0, newname.as_bytes()) {
+            Ok(None) => tree.node(ino.0).map(|node| {
+                node.attr.nlink += 1;
+                node.attr.ctime = SystemTime::now();
+                node.attr
+            }),
+            Ok(Some(_)) => Err(Errno::EEXIST),
+            Err(e) => Err(e),
+        };
+        let named = linked.and_then(|attr| {
+            tree.dir(newparent.0)?.insert(newname.as_bytes(), ino.0);
+            tree.touch_dir(newparent.0, 0)?;
+            Ok(attr)
+        });
+        drop(tree);
+        match named {
+            Ok(attr) => reply.entry(&TTL, &attr, GENERATION),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let truncate = flags.0 & libc::O_TRUNC != 0;
+        let direct = flags.acc_mode() == OpenAccMode::O_WRONLY;
+        let opened = self.tree().open(ino.0, truncate);
+        match opened {
+            Ok(()) => reply.opened(self.handle(), open_flags(direct, !truncate)),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let access = OpenFlags(flags).acc_mode();
+        let direct = access == OpenAccMode::O_WRONLY
+            || (access == OpenAccMode::O_RDWR && is_rsync_temp(name.as_bytes()));
+        let (kind, perm) = (FileType::RegularFile, perm_of(mode, umask));
+        let new = New { kind, perm, owner: (req.uid(), req.gid()), rdev: 0, target: b"" };
+        let mut tree = self.tree();
+        let made = tree
+            .make(parent.0, name.as_bytes(), &new)
+            .and_then(|attr| tree.open(attr.ino.0, false).map(|()| attr));
+        drop(tree);
+        match made {
+            Ok(attr) => {
+                reply.created(&TTL, &attr, GENERATION, self.handle(), open_flags(direct, true));
+            }
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+        let size_now = self.tree().node(ino.0).map(|node| node.attr.size);
+        match size_now {
+            Ok(end) => {
+                let len = end.saturating_sub(offset).min(u64::from(size)).min(1 << 20);
+                reply.data(&ZEROS[..usize::try_from(len).expect("at most 1 MiB")]);
+            }
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let wrote = self.tree().wrote(ino.0, offset + data.len() as u64);
+        match wrote {
+            Ok(()) => reply.written(u32::try_from(data.len()).expect("a request is 1 MiB at most")),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        let mut tree = self.tree();
+        if let Ok(node) = tree.node(ino.0) {
+            node.opens = node.opens.saturating_sub(1);
+        }
+        tree.drop_if_gone(ino.0);
+        drop(tree);
+        reply.ok();
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+        reply.opened(self.handle(), flags);
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let listed = self.tree().list(ino.0, offset);
+        let listed = match listed {
+            Ok(listed) => listed,
+            Err(e) => return reply.error(e),
+        };
+        for (cookie, name, attr) in listed {
+            if reply.add(attr.ino, cookie, attr.kind, OsStr::from_bytes(&name)) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let listed = self.tree().list(ino.0, offset);
+        let listed = match listed {
+            Ok(listed) => listed,
+            Err(e) => return reply.error(e),
+        };
+        for (cookie, name, attr) in listed {
+            let name = OsStr::from_bytes(&name);
+            if reply.add(attr.ino, cookie, name, &TTL, &attr, GENERATION) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let free = 1 << 30;
+        reply.statfs(free, free, free, free, free, 4096, 255, 4096);
+    }
+
+    /// Answered, not refused: a refusal would spare the kernel requests that `StrataFS` must serve.
+    fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
+        reply.error(Errno::ENODATA);
+    }
+
+    fn listxattr(&self, _: &Request, _: INodeNo, size: u32, reply: ReplyXattr) {
+        if size == 0 { reply.size(0) } else { reply.data(&[]) }
+    }
+
+    fn setxattr(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: &[u8],
+        _: i32,
+        _: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let grows = mode & libc::FALLOC_FL_KEEP_SIZE == 0;
+        let result = if grows { self.tree().wrote(ino.0, offset + length) } else { Ok(()) };
+        done(result, reply);
+    }
+
+    fn lseek(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let end = self.tree().node(ino.0).map(|node| node.attr.size.cast_signed());
+        match end {
+            Ok(end) if offset >= end => reply.error(Errno::ENXIO),
+            Ok(end) if whence == libc::SEEK_HOLE => reply.offset(end),
+            Ok(_) => reply.offset(offset),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        _: &Request,
+        ino_in: INodeNo,
+        _: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        _: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        /// As `vfs::files`.
+        const COPY_BYTES_MAX: u64 = 1 << 30;
+        let mut tree = self.tree();
+        let copied = tree
+            .node(ino_in.0)
+            .map(|node| node.attr.size.saturating_sub(offset_in).min(len).min(COPY_BYTES_MAX));
+        let copied = copied.and_then(|n| tree.wrote(ino_out.0, offset_out + n).map(|()| n));
+        drop(tree);
+        match copied {
+            Ok(n) => reply.written(u32::try_from(n).expect("at most 1 GiB")),
+            Err(e) => reply.error(e),
+        }
+    }
+}
+
+fn main() -> io::Result<()> {
+    let mut args = std::env::args_os().skip(1);
+    let usage = || io::Error::other("usage: nullfs MOUNTPOINT [THREADS]");
+    let mountpoint = args.next().ok_or_else(usage)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = match args.next() {
+        Some(n) => n.to_str().and_then(|n| n.parse().ok()).ok_or_else(usage)?,
+        None => cores.clamp(*THREADS.start(), *THREADS.end()),
+    };
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::FSName("nullfs".to_owned()),
+        MountOption::Subtype("nullfs".to_owned()),
+        MountOption::DefaultPermissions,
+        MountOption::Dev,
+        MountOption::Suid,
+    ];
+    config.acl = SessionACL::All;
+    config.n_threads = Some(threads);
+    config.clone_fd = true;
+    let fs = NullFs { tree: Mutex::new(Tree::new()), next_handle: AtomicU64::new(1) };
+    let session = Session::new(fs, Path::new(&mountpoint), &config)?;
+    session.run()
+}

@@ -1,0 +1,300 @@
+//! The command line: words in, text or JSON and an exit code out.
+//!
+//! Guarantees: data on stdout, everything else on stderr; one sentence and the documented exit code
+//! for every failure; a closed stdout is no failure. Does not: touch a volume itself; `control`
+//! does, `mounted` mounts.
+
+mod args;
+mod format;
+mod logging;
+mod mount;
+mod mount_options;
+mod mounted;
+mod mountpoint;
+mod output;
+mod show;
+
+use std::env;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use serde_json::json;
+
+use self::args::{ClassCommand, Cli, Command, Global, MountArgs, ShardCommand, SnapshotCommand};
+use self::logging::Talk;
+use self::mountpoint::Place;
+use self::output::Output;
+use crate::control::{Client, Name, Request, Response, call};
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::sys::mount::unmount;
+use crate::volume::{InitOptions, Volume};
+
+/// Exit code of a `check` that found problems.
+const EXIT_PROBLEMS: u8 = 11;
+/// Exit code of wrong usage, clap's own.
+const EXIT_USAGE: u8 = 2;
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let line = words(env::args_os());
+    let cli = match Cli::try_parse_from([OsString::from("stratafs")].iter().chain(&line)) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error, &line),
+    };
+    let output = Output::new(&cli.global);
+    match run(cli, &line) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            output.error(&error.to_string(), error.exit_code());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// The words behind the program's name. Called as `mount.stratafs` or `mount.fuse.stratafs`, as
+/// mount(8) does for fstab, the program is its own `mount` command.
+fn words(mut line: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let program = line.next().unwrap_or_default();
+    let name = Path::new(&program).file_name().unwrap_or_default();
+    if !name.as_bytes().starts_with(b"mount.") {
+        return line.collect();
+    }
+    // -s (sloppy) and -n (no mtab) mean nothing here.
+    let line = line.filter(|word| word != "-s" && word != "-n");
+    [OsString::from("mount")].into_iter().chain(line).collect()
+}
+
+fn usage(error: &clap::Error, line: &[OsString]) -> ExitCode {
+    let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if !asked_for && line.iter().any(|word| word == "--json") {
+        let text = error.to_string();
+        let sentence = text.lines().next().unwrap_or_default();
+        let sentence = sentence.strip_prefix("error: ").unwrap_or(sentence);
+        let output = Output::new(&Global { json: true, ..Global::default() });
+        output.error(sentence, EXIT_USAGE);
+    } else {
+        // Help into a closed pipe is nobody's problem.
+        let _ = error.print();
+    }
+    if asked_for { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) }
+}
+
+fn run(cli: Cli, line: &[OsString]) -> Result<u8> {
+    let output = Output::new(&cli.global);
+    if let Command::Mount(args) = &cli.command {
+        return mount_volume(args, &cli.global, line, output);
+    }
+    logging::to_stderr(&cli.global, Talk::Command);
+    let (volume, request) = match cli.command {
+        Command::Mount(_) => return Ok(0),
+        Command::Init { volume } => return init(&volume, output).map(|()| 0),
+        Command::Umount { target, lazy } => return umount(&target, lazy, output).map(|()| 0),
+        Command::Version => return version(output).map(|()| 0),
+        Command::Stats { volume, summary } => {
+            return stats(&volume.volume, summary, output).map(|()| 0);
+        }
+        Command::Snapshot(command) => snapshot_request(command),
+        Command::Status(volume) => (volume, Request::Status),
+        Command::Class(command) => class_request(command),
+        Command::Shard(command) => shard_request(command),
+        Command::Check { volume, read_data } => (volume, Request::Check { read_data }),
+        Command::Gc(volume) => (volume, Request::Gc),
+    };
+    let response = ask(&volume.volume, &request, output)?;
+    print(&response, output)?;
+    match response {
+        Response::Check(report) if !report.problems.is_empty() => Ok(EXIT_PROBLEMS),
+        _ => Ok(0),
+    }
+}
+
+fn bytes(name: OsString) -> Name {
+    Name(name.into_vec())
+}
+
+fn snapshot_request(command: SnapshotCommand) -> (args::VolumeArg, Request) {
+    match command {
+        SnapshotCommand::Create { volume, name } => {
+            (volume, Request::SnapshotCreate { name: bytes(name) })
+        }
+        SnapshotCommand::List(volume) => (volume, Request::SnapshotList),
+        SnapshotCommand::Delete { volume, names } => {
+            let names = names.into_iter().map(bytes).collect();
+            (volume, Request::SnapshotDelete { names })
+        }
+        SnapshotCommand::Rename { volume, old, new } => {
+            (volume, Request::SnapshotRename { old: bytes(old), new: bytes(new) })
+        }
+    }
+}
+
+fn class_request(command: ClassCommand) -> (args::VolumeArg, Request) {
+    match command {
+        ClassCommand::List(volume) => (volume, Request::ClassList),
+        ClassCommand::Explain { volume, path, snapshot } => {
+            let snapshot = snapshot.map(bytes);
+            (volume, Request::ClassExplain { path: bytes(path), snapshot })
+        }
+    }
+}
+
+fn shard_request(command: ShardCommand) -> (args::VolumeArg, Request) {
+    match command {
+        ShardCommand::List(volume) => (volume, Request::ShardList),
+        ShardCommand::Add { volume, dir, name, weight } => {
+            // The mounted process stands in another directory.
+            let path = Name(mountpoint::absolute(&dir).into_os_string().into_vec());
+            (volume, Request::ShardAdd { path, name, weight })
+        }
+    }
+}
+
+/// Carries out a request on the volume that `volume` names.
+fn ask(volume: &Path, request: &Request, output: Output) -> Result<Response> {
+    let dir = mountpoint::volume_dir(volume)?;
+    call(&dir, request, &mut |text| output.progress(text))
+}
+
+fn print(response: &Response, output: Output) -> Result<()> {
+    if output.json() {
+        let document = show::document(response)
+            .map_err(|e| Error::invalid(format!("Answer cannot be written as JSON: {e}")))?;
+        output.document(&document)
+    } else {
+        output.data(&show::text(response))
+    }
+}
+
+fn init(volume: &Path, output: Output) -> Result<()> {
+    let id = Volume::init(volume, &InitOptions { env: Env::system() })?;
+    let dir = mountpoint::absolute(volume);
+    let dir = dir.display();
+    if output.json() {
+        return output.document(&json!({ "volume_id": id.to_string(), "dir": dir.to_string() }));
+    }
+    output.data(&format!("Volume {id} made in {dir}\n"))
+}
+
+fn version(output: Output) -> Result<()> {
+    let version = env!("CARGO_PKG_VERSION");
+    if output.json() {
+        output.document(&json!({ "version": version }))
+    } else {
+        output.data(&format!("stratafs {version}\n"))
+    }
+}
+
+fn stats(volume: &Path, summary: bool, output: Output) -> Result<()> {
+    let response = ask(volume, &Request::Stats, output)?;
+    match &response {
+        Response::Stats(report) if summary && !output.json() => output.data(&show::summary(report)),
+        response => print(response, output),
+    }
+}
+
+fn mount_volume(
+    args: &MountArgs,
+    global: &Global,
+    line: &[OsString],
+    output: Output,
+) -> Result<u8> {
+    if global.in_background {
+        return mount::in_background(args, global);
+    }
+    if args.foreground {
+        return mount::in_foreground(args, global).map(|()| 0);
+    }
+    let pid = mount::start_background(args, line)?;
+    let mountpoint = mountpoint::absolute(&args.mountpoint);
+    let mountpoint = mountpoint.display();
+    if output.json() {
+        output.document(&json!({ "mountpoint": mountpoint.to_string(), "pid": pid }))?;
+    }
+    output.detail(&format!("Volume mounted on {mountpoint} by process {pid}"));
+    Ok(0)
+}
+
+fn umount(target: &Path, lazy: bool, output: Output) -> Result<()> {
+    let (dir, on) = match mountpoint::place(target)? {
+        Place::Mounted(dir) => (dir, true),
+        Place::Directory(dir) => (dir, false),
+        Place::Dead(mountpoint) => return detach(&mountpoint, output),
+    };
+    let Some(client) = Client::connect(&dir)? else {
+        let target = target.display();
+        return Err(Error::invalid(if on {
+            let dir = dir.display();
+            format!("The process that has {dir} mounted on {target} does not listen; use umount(8)")
+        } else {
+            format!("Nothing to unmount: {target} is neither a mountpoint nor a mounted volume")
+        }));
+    };
+    let response = client.call(&Request::Umount { lazy }, &mut |text| output.progress(text))?;
+    if matches!(response, Response::Detached) {
+        output.progress("Detached; the volume closes when the last open file does");
+    }
+    print(&response, output)
+}
+
+/// Takes away a mount whose process is gone. What it had committed is safe; nothing else is left.
+fn detach(mountpoint: &Path, output: Output) -> Result<()> {
+    unmount(mountpoint, true).map_err(|e| Error::io("unmount", mountpoint, e))?;
+    output.progress(&format!(
+        "The process of {} had died; its volume is as the last commit left it",
+        mountpoint.display()
+    ));
+    print(&Response::Unmounted, output)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    fn words_of(line: &[&str]) -> Vec<OsString> {
+        words(line.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn mount_helpers_are_the_mount_command() {
+        let expected = ["mount", "/v", "/m", "-o", "rw"].map(OsString::from);
+        assert_eq!(words_of(&["/sbin/mount.stratafs", "/v", "/m", "-s", "-o", "rw"]), expected);
+        assert_eq!(words_of(&["stratafs", "status", "-n"]), ["status", "-n"]);
+        assert!(words_of(&[]).is_empty());
+    }
+
+    #[test]
+    fn names_stay_bytes() {
+        let cli = Cli::try_parse_from([
+            OsStr::from_bytes(b"stratafs"),
+            OsStr::from_bytes(b"snapshot"),
+            OsStr::from_bytes(b"delete"),
+            OsStr::from_bytes(b"/v"),
+            OsStr::from_bytes(b"a\xff"),
+            OsStr::from_bytes(b"b"),
+        ]);
+        let Command::Snapshot(command) = cli.unwrap().command else { panic!("not a snapshot") };
+        let (volume, request) = snapshot_request(command);
+        let names = vec![Name(b"a\xff".to_vec()), Name(b"b".to_vec())];
+        assert_eq!(request, Request::SnapshotDelete { names });
+        assert_eq!(volume.volume, Path::new("/v"));
+    }
+
+    #[test]
+    fn a_shard_directory_is_made_absolute() {
+        let cli = Cli::try_parse_from(["stratafs", "shard", "add", "/v", "x", "--name", "n"]);
+        let Command::Shard(command) = cli.unwrap().command else { panic!("not a shard") };
+        let Request::ShardAdd { path, name, weight } = shard_request(command).1 else {
+            panic!("not an addition")
+        };
+        assert!(path.0.starts_with(b"/") && path.0.ends_with(b"/x"));
+        assert_eq!((name.as_str(), weight), ("n", 1));
+    }
+}

@@ -1,0 +1,273 @@
+//! The words of the command line. Help texts are the manual: keep them short, true and by example.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  done
+   1  failed for another reason: the sentence on stderr says which
+   2  wrong usage
+   3  not a volume, or the directory is not usable as one
+   4  format version or feature flag that this program does not know
+   5  damaged metadata or data
+   6  busy: mounted or used by another process, files open below the mountpoint
+   7  cannot mount: the mountpoint or FUSE is not usable
+   8  configuration file does not load
+   9  shard missing, foreign or unknown
+  10  no space left, or read-only
+  11  check found problems
+
+First steps:
+  stratafs init /backup/vol
+  stratafs mount /backup/vol /mnt
+  rsync -aHAXS /home/ /mnt/home/
+  stratafs snapshot create /mnt monday      (or: mkdir /mnt/.snapshots/monday)
+  stratafs stats /mnt
+  stratafs umount /mnt
+
+VOLUME is the volume directory, or the mountpoint of a mounted volume.
+STRATAFS_LOG sets what is logged, as in STRATAFS_LOG=debug or STRATAFS_LOG=stratafs::fuse=trace.";
+
+/// A writable filesystem that stores every distinct piece of data once, with instant snapshots.
+#[derive(Debug, Parser)]
+#[command(name = "stratafs", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Global {
+    /// Print one JSON document instead of text; errors as JSON on stderr
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// Say more on stderr (-vv: say all)
+    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
+    pub(super) verbose: u8,
+    /// Say nothing on stderr but errors
+    #[arg(short, long, global = true)]
+    pub(super) quiet: bool,
+    /// Set by `mount` for the process it starts: report readiness on stdout, then detach.
+    #[arg(long, hide = true)]
+    pub(super) in_background: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make a new volume in a missing or empty directory
+    #[command(after_help = "Example:\n  stratafs init /backup/vol")]
+    Init {
+        /// The directory of the new volume
+        volume: PathBuf,
+    },
+    /// Mount a volume; returns when the mount is ready
+    #[command(after_help = MOUNT_HELP)]
+    Mount(MountArgs),
+    /// Unmount; returns when everything is durable and the volume is closed
+    #[command(
+        after_help = "Examples:\n  stratafs umount /mnt\n  stratafs umount /backup/vol --lazy"
+    )]
+    Umount {
+        /// The mountpoint or the volume directory
+        #[arg(value_name = "MOUNTPOINT|VOLUME")]
+        target: PathBuf,
+        /// Detach at once even if files are open; the volume closes when the last one is closed
+        #[arg(short, long)]
+        lazy: bool,
+    },
+    /// Take, list, delete and rename snapshots
+    #[command(subcommand, after_help = SNAPSHOT_HELP)]
+    Snapshot(SnapshotCommand),
+    /// Show what the volume is, where it is mounted and whether it is well
+    Status(VolumeArg),
+    /// Show what was written, what is stored and what was saved, by class and shard
+    #[command(after_help = "Examples:\n  stratafs stats /mnt\n  stratafs stats /mnt --summary")]
+    Stats {
+        #[command(flatten)]
+        volume: VolumeArg,
+        /// Print one line
+        #[arg(long)]
+        summary: bool,
+    },
+    /// List file classes, and explain which one a file has
+    #[command(subcommand)]
+    Class(ClassCommand),
+    /// List and add shards, the places where data lies
+    #[command(subcommand)]
+    Shard(ShardCommand),
+    /// Check that the metadata is consistent and every reference resolves
+    #[command(after_help = "Exits with 11 when problems were found. Works while mounted.")]
+    Check {
+        #[command(flatten)]
+        volume: VolumeArg,
+        /// Read and verify every chunk, too
+        #[arg(long)]
+        read_data: bool,
+    },
+    /// Free the space of data that no file and no snapshot needs any more
+    #[command(after_help = "Works while mounted and in use.")]
+    Gc(VolumeArg),
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VolumeArg {
+    /// The volume directory, or the mountpoint of a mounted volume
+    pub(super) volume: PathBuf,
+}
+
+const MOUNT_HELP: &str = "\
+Mount options (-o, separated by commas; the last one counts):
+  ro, rw                        read-only or not
+  allow_other                   let all users in (default as root)
+  default_permissions           the kernel checks permissions (default)
+  dev, nodev, suid, nosuid      device nodes, set-user-id bits (default as root: dev,suid)
+  snapdir=visible|hidden        show .snapshots in listings (default: hidden)
+  nonempty                      allow a mountpoint that is not empty
+  threads=N                     threads that serve the kernel, 1 to 64
+Options of fstab that need nothing from a filesystem (noauto, nofail, user, _netdev, noatime,
+x-* and the like) are accepted; unknown ones are refused.
+
+Without -f the messages of the mounted process go to stratafs.log in the volume directory.
+With -f they go to stderr, and Ctrl-C unmounts.
+
+Examples:
+  stratafs mount /backup/vol /mnt
+  stratafs mount /backup/vol /mnt -o ro,snapdir=visible
+  stratafs mount -f -v /backup/vol /mnt";
+
+#[derive(Debug, Args)]
+pub(super) struct MountArgs {
+    /// The volume directory
+    pub(super) volume: PathBuf,
+    /// An empty directory
+    pub(super) mountpoint: PathBuf,
+    /// Stay in the foreground
+    #[arg(short, long)]
+    pub(super) foreground: bool,
+    /// Mount options
+    #[arg(short, value_name = "OPTIONS")]
+    pub(super) options: Vec<OsString>,
+    /// Change nothing; the same as -o ro
+    #[arg(long)]
+    pub(super) read_only: bool,
+}
+
+const SNAPSHOT_HELP: &str = "\
+Examples:
+  stratafs snapshot create /mnt before-upgrade
+  stratafs snapshot list /backup/vol
+  stratafs snapshot delete /mnt monday tuesday
+  stratafs snapshot rename /mnt monday week-12
+On the mount the same is done by mkdir, ls, rmdir and mv in .snapshots.";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SnapshotCommand {
+    /// Take a snapshot of the whole volume, at once
+    Create {
+        #[command(flatten)]
+        volume: VolumeArg,
+        /// Its name: 1 to 255 bytes without a slash
+        name: OsString,
+    },
+    /// List the snapshots, oldest first
+    List(VolumeArg),
+    /// Delete snapshots; their space comes back with gc
+    Delete {
+        #[command(flatten)]
+        volume: VolumeArg,
+        /// Their names
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<OsString>,
+    },
+    /// Give a snapshot another name
+    Rename {
+        #[command(flatten)]
+        volume: VolumeArg,
+        /// Its name
+        old: OsString,
+        /// Its name from now on
+        new: OsString,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ClassCommand {
+    /// List the file classes, how they are cut and compressed and where they go
+    List(VolumeArg),
+    /// Say which rule decided on a file's class, and where its bytes lie
+    #[command(after_help = "Examples:\n  stratafs class explain /mnt /mnt/home/a/mail.mbox\n  \
+                            stratafs class explain /backup/vol home/a/mail.mbox --snapshot monday")]
+    Explain {
+        #[command(flatten)]
+        volume: VolumeArg,
+        /// Path inside the volume, or below the mountpoint
+        path: OsString,
+        /// Look into this snapshot
+        #[arg(long, value_name = "NAME")]
+        snapshot: Option<OsString>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ShardCommand {
+    /// List the shards and how full they are
+    List(VolumeArg),
+    /// Add a directory, for example on another disk, as a shard
+    #[command(after_help = "Example:\n  stratafs shard add /mnt /disk2/strata --name bulk \
+                            --weight 4\nThen name it in the configuration file, class by class.")]
+    Add {
+        #[command(flatten)]
+        volume: VolumeArg,
+        /// A missing or empty directory
+        dir: PathBuf,
+        /// The shard's name
+        #[arg(long)]
+        name: String,
+        /// Its share of new data beside other shards
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        weight: u32,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_work_behind_the_command() {
+        let cli = Cli::try_parse_from(["stratafs", "snapshot", "list", "/v", "--json", "-vv"]);
+        let cli = cli.unwrap();
+        assert!(cli.global.json && cli.global.verbose == 2);
+        assert!(Cli::try_parse_from(["stratafs", "gc", "/v", "-q", "-v"]).is_err());
+    }
+
+    #[test]
+    fn help_names_every_exit_code_and_command_has_help() {
+        let mut command = Cli::command();
+        let help = command.render_long_help().to_string();
+        for code in 0..=11 {
+            assert!(
+                help.lines().any(|l| l.trim_start().starts_with(&format!("{code}  "))),
+                "{code}"
+            );
+        }
+        for sub in command.get_subcommands() {
+            assert!(sub.get_about().is_some(), "{}", sub.get_name());
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The life of a mounted process: open, mount, listen, wait for the end, last commit, close.
+//!
+//! Guarantees: whatever fails or ends it, the volume is shut down; those who wait for the unmount
+//! hear the outcome of the last commit.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use super::mount_options::Choices;
+use super::mountpoint::{Place, apart, busy, dead, place, volume_dir};
+use crate::control::{Client, Ending, MountedInfo, MountedVolume, Request, Response, Server};
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::fuse::{MountOptions, Mounted, check, mount};
+use crate::sys::process::{Signal, Signals, bound_malloc};
+use crate::vfs::{Vfs, VfsOptions};
+use crate::volume::{OpenOptions, Volume};
+
+/// A signal to end is patient with files that are just being closed; each try waits a second.
+const SIGNAL_TRIES: u32 = 3;
+
+/// What to mount, where and how.
+pub(super) struct Job {
+    pub(super) volume: PathBuf,
+    pub(super) mountpoint: PathBuf,
+    pub(super) choices: Choices,
+    pub(super) background: bool,
+}
+
+/// Told how far the mount has come.
+pub(super) trait Watch {
+    /// The volume is open and ours.
+    fn opened(&mut self, dir: &Path);
+    /// The mount is ready; an error means that nobody waits for it any more.
+    ///
+    /// # Errors
+    /// Whatever stopped the message.
+    fn ready(&mut self) -> Result<()>;
+}
+
+enum Event {
+    SessionOver(Result<()>),
+    Signal(Signal),
+}
+
+/// Mounts, and returns when the mount has ended and the volume is closed.
+///
+/// # Errors
+/// Why it cannot be mounted, or what its last commit failed with.
+pub(super) fn run(job: &Job, watch: &mut dyn Watch) -> Result<()> {
+    let signals = Signals::block()
+        .map_err(|e| Error::io("block signals in", Path::new("this process"), e))?;
+    bound_malloc();
+    let dir = volume_dir(&job.volume)?;
+    not_mounted_yet(&job.mountpoint)?;
+    let mut mount_options = mount_options(job, &dir);
+    mount_options.mountpoint = check(&mount_options, &dir)?;
+    let mountpoint = &mount_options.mountpoint;
+    let options = OpenOptions {
+        env: Env::system(),
+        purpose: format!("mounted on {}", mountpoint.display()),
+        read_only: job.choices.read_only,
+    };
+    let volume = Volume::open(&dir, options)?;
+    watch.opened(&dir);
+    log::info!("Volume opened id={} read_only={}", volume.id(), job.choices.read_only);
+    if job.background {
+        // Nothing may keep the directory busy that the user happened to stand in.
+        let _ = std::env::set_current_dir("/");
+    }
+    match start(&volume, &mount_options, job.choices.snapdir_visible) {
+        Ok(live) => live.serve(&volume, signals, job.background, watch),
+        Err(error) => {
+            log::error!("Mount failed error={error}");
+            if let Err(closing) = volume.shutdown() {
+                log::error!("Volume does not close error={closing}");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Everything that runs while mounted.
+struct Live {
+    mounted: Arc<Mounted>,
+    server: Server,
+    ending: Arc<Ending>,
+}
+
+/// Says which volume is on `mountpoint` already, and which process serves it, if one is.
+fn not_mounted_yet(mountpoint: &Path) -> Result<()> {
+    let dir = match place(mountpoint)? {
+        Place::Mounted(dir) => dir,
+        Place::Dead(mountpoint) => return Err(dead(&mountpoint)),
+        Place::Directory(_) => return Ok(()),
+    };
+    let client = Client::connect(&dir)?;
+    let by = match client.map(|client| client.call(&Request::Status, &mut |_| ())) {
+        Some(Ok(Response::Status(status))) => format!(" by process {}", status.pid),
+        _ => String::new(),
+    };
+    let (dir, mountpoint) = (dir.display(), mountpoint.display());
+    Err(Error::Busy { what: format!("Volume {dir} is mounted on {mountpoint} already{by}") })
+}
+
+fn mount_options(job: &Job, dir: &Path) -> MountOptions {
+    let choices = &job.choices;
+    MountOptions {
+        mountpoint: job.mountpoint.clone(),
+        fs_name: dir.to_string_lossy().into_owned(),
+        allow_other: choices.allow_other,
+        default_permissions: choices.default_permissions,
+        dev: choices.dev,
+        suid: choices.suid,
+        read_only: choices.read_only,
+        nonempty: choices.nonempty,
+        threads: choices.threads,
+    }
+}
+
+fn start(volume: &Arc<Volume>, options: &MountOptions, snapdir_visible: bool) -> Result<Live> {
+    let mountpoint = &options.mountpoint;
+    for shard in volume.shard_list()? {
+        apart(mountpoint, Path::new(&shard.path), "the shard directory")?;
+    }
+    let vfs_options = VfsOptions { snapdir_visible, read_only: options.read_only };
+    let vfs = Arc::new(Vfs::new(Arc::clone(volume), vfs_options));
+    let mounted = Arc::new(mount(&vfs, options)?);
+    let ending = Arc::new(Ending::default());
+    let info = MountedInfo {
+        mountpoint: mountpoint.clone(),
+        unmount: unmounter(&mounted, mountpoint),
+        ending: Arc::clone(&ending),
+    };
+    let service = Box::new(MountedVolume { volume: Arc::clone(volume), mounted: info });
+    match Server::start(volume.dir(), service) {
+        Ok(server) => Ok(Live { mounted, server, ending }),
+        Err(error) => {
+            unmount_patiently(&mounted);
+            Err(error)
+        }
+    }
+}
+
+/// How a client's unmount is done: one that finds the mountpoint in use says by whom.
+fn unmounter(
+    mounted: &Arc<Mounted>,
+    mountpoint: &Path,
+) -> Box<dyn Fn(bool) -> Result<()> + Send + Sync> {
+    let (mounted, mountpoint) = (Arc::clone(mounted), mountpoint.to_owned());
+    Box::new(move |lazy| match mounted.unmount(lazy) {
+        Err(Error::Busy { .. }) => Err(busy(&mountpoint)),
+        outcome => outcome,
+    })
+}
+
+impl Live {
+    fn serve(
+        self,
+        volume: &Arc<Volume>,
+        signals: Signals,
+        background: bool,
+        watch: &mut dyn Watch,
+    ) -> Result<()> {
+        let (events, receiver) = channel();
+        let started = watch_session(&self.mounted, events.clone())
+            .and_then(|()| watch_signals(signals, background, events))
+            .and_then(|()| watch.ready());
+        if let Err(error) = &started {
+            log::error!("Mount given up error={error}");
+            unmount_patiently(&self.mounted);
+        } else {
+            log::info!("Volume mounted");
+        }
+        let session = wait_for_end(&receiver, &self.mounted, volume);
+        log::info!("Session ended, last commit begins");
+        self.ending.begin();
+        self.server.drain();
+        let closed = volume.shutdown();
+        match &closed {
+            Ok(()) => log::info!("Volume closed"),
+            Err(error) => log::error!("Last commit failed error={error}"),
+        }
+        self.ending.tell(closed.clone());
+        self.server.finish();
+        closed.and(session).and(started)
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map(drop)
+        .map_err(|e| Error::io("start a thread in", Path::new("this process"), e))
+}
+
+fn watch_session(mounted: &Arc<Mounted>, events: Sender<Event>) -> Result<()> {
+    let mounted = Arc::clone(mounted);
+    spawn("session", move || {
+        let _ = events.send(Event::SessionOver(mounted.wait()));
+    })
+}
+
+/// In the background a hangup means nothing: the terminal is none of ours.
+fn watch_signals(signals: Signals, background: bool, events: Sender<Event>) -> Result<()> {
+    spawn("signals", move || {
+        loop {
+            let signal = signals.wait();
+            if !(background && signal == Signal::Hangup)
+                && events.send(Event::Signal(signal)).is_err()
+            {
+                return;
+            }
+        }
+    })
+}
+
+/// Returns when the session is over. The first signal unmounts, files still open or not; the
+/// second one stops waiting for those who have files open.
+fn wait_for_end(events: &Receiver<Event>, mounted: &Mounted, volume: &Volume) -> Result<()> {
+    let mut signals = 0;
+    loop {
+        match events.recv() {
+            Ok(Event::SessionOver(outcome)) => {
+                if let Err(error) = &outcome {
+                    log::error!("Session failed error={error}");
+                }
+                return outcome;
+            }
+            Ok(Event::Signal(signal)) if signals == 0 => {
+                signals += 1;
+                log::info!("Signal received, unmounting signal={signal:?}");
+                unmount_patiently(mounted);
+                // With files still open the session goes on; what is there now is safe already.
+                if let Err(error) = volume.commit() {
+                    log::error!("Commit failed error={error}");
+                }
+            }
+            Ok(Event::Signal(signal)) => {
+                log::warn!("Second signal received, not waiting any more signal={signal:?}");
+                return Ok(());
+            }
+            // Both senders are gone: nothing is left to wait for.
+            Err(_) => return Ok(()),
+        }
+    }
+}
+
+/// Unmounts; what stays busy is detached.
+fn unmount_patiently(mounted: &Mounted) {
+    for _ in 0..SIGNAL_TRIES {
+        match mounted.unmount(false) {
+            Err(Error::Busy { .. }) => {}
+            Err(error) => {
+                log::warn!("Unmount failed, detaching error={error}");
+                break;
+            }
+            Ok(()) => return,
+        }
+    }
+    log::warn!("Mountpoint is in use, detaching");
+    if let Err(error) = mounted.unmount(true) {
+        log::error!("Detaching failed error={error}");
+    }
+}

@@ -1,0 +1,275 @@
+//! Commands on a volume, whether it is mounted by another process or not.
+//!
+//! Guarantees: a request does the same and fails with the same sentence and exit code on both ways
+//! ([`serve_request`] is the only one that carries it out); an unmount is answered after the last
+//! commit is durable. Relies on: the volume's lock, which decides which way it is.
+//! Does not: parse command lines or print (cli), mount (the cli hands in how to unmount).
+
+mod client;
+mod ending;
+mod protocol;
+mod server;
+
+pub use client::{Client, SOCKET_NAME};
+pub use ending::Ending;
+pub use protocol::{
+    ClassInfo, Name, PROTOCOL_VERSION, REQUEST_BYTES_MAX, Reply, Request, Response, SnapshotInfo,
+    decode_reply, decode_request, encode_reply, encode_request, iso_utc,
+};
+pub use server::{CONNECTIONS_MAX, Serve, Server};
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::check::CheckOptions;
+use crate::config::{Chunking, ClassSpec, CodecSetting};
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::types::{At, Snapshot};
+use crate::volume::{OpenOptions, Volume};
+use crate::{check, gc};
+
+/// How long a command waits for a volume that is locked but does not listen: between taking the
+/// lock and listening, and in the last commit, a mount does not.
+const LOCKED_WAIT: Duration = Duration::from_secs(3);
+/// How long a lazy unmount waits for the session to end before it answers that files are open.
+const LAZY_WAIT: Duration = Duration::from_millis(500);
+
+/// What the mounted process knows beyond its volume.
+pub struct MountedInfo {
+    /// Where it is mounted.
+    pub mountpoint: PathBuf,
+    /// Unmounts, lazily or not.
+    pub unmount: Box<dyn Fn(bool) -> Result<()> + Send + Sync>,
+    /// How far the end has come.
+    pub ending: Arc<Ending>,
+}
+
+/// Serves a mounted volume's requests.
+pub struct MountedVolume {
+    /// The volume.
+    pub volume: Arc<Volume>,
+    /// Its mount.
+    pub mounted: MountedInfo,
+}
+
+impl Serve for MountedVolume {
+    fn serve(&self, request: Request, progress: &mut dyn FnMut(&str)) -> Result<Response> {
+        serve_request(&self.volume, Some(&self.mounted), request, progress)
+    }
+}
+
+/// Carries out `request` on the volume in `dir`: through the process that has it mounted, or else
+/// by opening it here for the time of the request.
+///
+/// # Errors
+/// What the request fails with; `Busy` when another process has the volume and does not listen.
+pub fn call(dir: &Path, request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Response> {
+    let deadline = Instant::now() + LOCKED_WAIT;
+    loop {
+        if let Some(client) = Client::connect(dir)? {
+            return client.call(request, progress);
+        }
+        let options = OpenOptions {
+            env: Env::system(),
+            purpose: request.verb().to_owned(),
+            read_only: !request.changes_volume(),
+        };
+        match Volume::open(dir, options) {
+            Ok(volume) => return serve_and_close(&volume, request.clone(), progress),
+            Err(Error::Busy { .. }) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(50));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn serve_and_close(
+    volume: &Arc<Volume>,
+    request: Request,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Response> {
+    let outcome = serve_request(volume, None, request, progress);
+    let closed = volume.shutdown();
+    let response = outcome?;
+    closed?;
+    Ok(response)
+}
+
+/// Carries out `request` on an open volume.
+///
+/// # Errors
+/// What the request fails with; `Busy` when the mount is ending.
+pub fn serve_request(
+    volume: &Arc<Volume>,
+    mounted: Option<&MountedInfo>,
+    request: Request,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Response> {
+    if let Request::Umount { lazy } = request {
+        return unmount(volume, mounted, lazy);
+    }
+    if mounted.is_some_and(|m| m.ending.begun()) {
+        let dir = volume.dir().display();
+        return Err(Error::Busy {
+            what: format!("Volume {dir} is being unmounted by process {}", std::process::id()),
+        });
+    }
+    Ok(match request {
+        Request::SnapshotCreate { name } => {
+            Response::Snapshot((&volume.snapshot_create(&name.0)?).into())
+        }
+        Request::SnapshotList => {
+            Response::Snapshots(volume.snapshots().iter().map(SnapshotInfo::from).collect())
+        }
+        Request::SnapshotDelete { names } => delete_snapshots(volume, &names)?,
+        Request::SnapshotRename { old, new } => {
+            volume.snapshot_rename(&old.0, &new.0)?;
+            Response::Snapshot((&named(volume, &new)?).into())
+        }
+        Request::Status => {
+            let mut status = volume.status()?;
+            status.mounted_on = mounted.map(|m| m.mountpoint.to_string_lossy().into_owned());
+            Response::Status(Box::new(status))
+        }
+        Request::Stats => Response::Stats(Box::new(volume.stats_report()?)),
+        Request::ClassList => {
+            Response::Classes(volume.config().classes.iter().map(class_info).collect())
+        }
+        Request::ClassExplain { path, snapshot } => {
+            let (at, path) = place(volume, mounted, &path.0, snapshot.as_ref())?;
+            Response::Explanation(Box::new(volume.explain(at, path)?))
+        }
+        Request::ShardList => Response::Shards(volume.shard_list()?),
+        Request::ShardAdd { path, name, weight } => {
+            let path = Path::new(OsStr::from_bytes(&path.0));
+            Response::Shard(volume.shard_add(path, &name, weight)?)
+        }
+        Request::Check { read_data } => {
+            let report = check::run(volume, CheckOptions { read_data }, progress)?;
+            Response::Check(Box::new(report))
+        }
+        Request::Gc => Response::Gc(Box::new(gc::run(volume)?)),
+        Request::Umount { .. } => unreachable!("answered above"),
+    })
+}
+
+fn unmount(volume: &Arc<Volume>, mounted: Option<&MountedInfo>, lazy: bool) -> Result<Response> {
+    let Some(mounted) = mounted else {
+        return Err(Error::invalid(format!("Volume {} is not mounted", volume.dir().display())));
+    };
+    if !mounted.ending.begun()
+        && let Err(error) = (mounted.unmount)(lazy)
+    {
+        // Somebody else may have unmounted meanwhile: then there is only the end to wait for.
+        if matches!(error, Error::Busy { .. }) || !mounted.ending.begins_within(LAZY_WAIT) {
+            return Err(error);
+        }
+    }
+    if lazy && !mounted.ending.begins_within(LAZY_WAIT) {
+        volume.commit()?;
+        return Ok(Response::Detached);
+    }
+    mounted.ending.wait().map(|()| Response::Unmounted)
+}
+
+fn named(volume: &Volume, name: &Name) -> Result<Snapshot> {
+    volume
+        .snapshot_named(&name.0)
+        .ok_or_else(|| Error::not_found(format!("snapshot {name} in {}", volume.dir().display())))
+}
+
+fn delete_snapshots(volume: &Volume, names: &[Name]) -> Result<Response> {
+    for (at, name) in names.iter().enumerate() {
+        named(volume, name)?;
+        if names[..at].contains(name) {
+            return Err(Error::invalid(format!("Snapshot {name} is named twice")));
+        }
+    }
+    names.iter().try_for_each(|name| volume.snapshot_delete(&name.0))?;
+    Ok(Response::Deleted(names.len()))
+}
+
+/// The state and the path inside the volume that a command line means: a path below the mountpoint
+/// loses it, and `.snapshots/NAME/` at its beginning names a snapshot.
+fn place<'a>(
+    volume: &Volume,
+    mounted: Option<&MountedInfo>,
+    path: &'a [u8],
+    snapshot: Option<&Name>,
+) -> Result<(At, &'a [u8])> {
+    let below = mounted.and_then(|m| below(path, m.mountpoint.as_os_str().as_bytes()));
+    let path = below.unwrap_or(path);
+    if let Some(name) = snapshot {
+        return Ok((At::Epoch(named(volume, name)?.epoch), path));
+    }
+    match in_snapshot(path) {
+        Some((name, rest)) => Ok((At::Epoch(named(volume, &Name(name.to_vec()))?.epoch), rest)),
+        None => Ok((At::Live, path)),
+    }
+}
+
+/// What of `path` lies below `mountpoint`; `None` when it does not lie there.
+fn below<'a>(path: &'a [u8], mountpoint: &[u8]) -> Option<&'a [u8]> {
+    let rest = path.strip_prefix(mountpoint)?;
+    (rest.is_empty() || rest[0] == b'/').then_some(rest)
+}
+
+/// Name and rest of `.snapshots/NAME/rest`.
+fn in_snapshot(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let start = path.iter().position(|b| *b != b'/')?;
+    let path = path[start..].strip_prefix(b".snapshots/")?;
+    let end = path.iter().position(|b| *b == b'/').unwrap_or(path.len());
+    (end > 0).then(|| path.split_at(end))
+}
+
+fn class_info(class: &ClassSpec) -> ClassInfo {
+    let is_listed = |shard: &&String| class.shards.iter().any(|(name, _)| name == *shard);
+    let fallback = class.fallback.iter().filter(|shard| !is_listed(shard));
+    let fallback = fallback.map(|shard| format!("{shard} (fallback)"));
+    let shards = match class.shards.as_slice() {
+        [(only, _)] => vec![only.clone()],
+        several => several.iter().map(|(name, weight)| format!("{name}:{weight}")).collect(),
+    };
+    ClassInfo {
+        id: class.id.0,
+        name: class.name.clone(),
+        chunking: match class.chunking {
+            Chunking::Cdc { avg, .. } => format!("content {} KiB", avg / 1024),
+            Chunking::Fixed { bytes } => format!("fixed {} KiB", bytes / 1024),
+        },
+        codec: match class.codec {
+            CodecSetting::None => "none".to_owned(),
+            CodecSetting::Zstd { level } => format!("zstd {level}"),
+        },
+        shards: shards.into_iter().chain(fallback).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_below_the_mountpoint_lose_it() {
+        assert_eq!(below(b"/mnt/a/b", b"/mnt"), Some(&b"/a/b"[..]));
+        assert_eq!(below(b"/mnt", b"/mnt"), Some(&b""[..]));
+        assert_eq!(below(b"/mnt2/a", b"/mnt"), None);
+        assert_eq!(below(b"a/b", b"/mnt"), None);
+    }
+
+    #[test]
+    fn a_path_may_name_its_snapshot() {
+        assert_eq!(in_snapshot(b"/.snapshots/s1/a/b"), Some((&b"s1"[..], &b"/a/b"[..])));
+        assert_eq!(in_snapshot(b".snapshots/\xff"), Some((&b"\xff"[..], &b""[..])));
+        assert_eq!(in_snapshot(b"/.snapshots/"), None);
+        assert_eq!(in_snapshot(b"/.snapshots"), None);
+        assert_eq!(in_snapshot(b"/a/.snapshots/x"), None);
+        assert_eq!(in_snapshot(b""), None);
+    }
+}

@@ -1,0 +1,486 @@
+//! What crosses the control socket: one JSON line asks, one answers, progress lines in between.
+//!
+//! Guarantees: unknown versions, commands and fields are refused by name; any bytes are answered,
+//! none panic. Names are bytes: what is not UTF-8 travels as `\xNN`.
+
+use std::fmt::{self, Write as _};
+
+use serde::{Deserialize, Serialize};
+
+use crate::check::CheckReport;
+use crate::error::{Error, Result};
+use crate::gc::GcReport;
+use crate::types::{Snapshot, Timestamp};
+use crate::volume::{Explanation, ShardInfo, StatsReport, Status};
+
+/// Version of the protocol; both ends must speak the same.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// Longest request line. The largest real one names a few hundred snapshots to delete.
+pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
+/// Longest reply line: `SNAPSHOTS_MAX` snapshots with names of 255 bytes, four characters a byte.
+pub const REPLY_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Bytes that are nearly always text: a snapshot's name, a path.
+///
+/// As text (also in JSON) a backslash is `\\` and a byte that is not UTF-8 is `\xNN`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Name(pub Vec<u8>);
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in self.0.utf8_chunks() {
+            for c in part.valid().chars() {
+                match c {
+                    '\\' => f.write_str("\\\\")?,
+                    c if c.is_ascii_control() => write!(f, "\\x{:02x}", c as u32)?,
+                    c => f.write_char(c)?,
+                }
+            }
+            part.invalid().iter().try_for_each(|b| write!(f, "\\x{b:02x}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Name({self})")
+    }
+}
+
+impl std::str::FromStr for Name {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut bytes = Vec::with_capacity(text.len());
+        let mut rest = text.as_bytes();
+        while let Some((&first, tail)) = rest.split_first() {
+            rest = tail;
+            if first != b'\\' {
+                bytes.push(first);
+                continue;
+            }
+            match rest {
+                [b'\\', tail @ ..] => {
+                    bytes.push(b'\\');
+                    rest = tail;
+                }
+                [b'x', high, low, tail @ ..] => {
+                    let digit = |b: u8| char::from(b).to_digit(16);
+                    let value = digit(*high).zip(digit(*low)).map(|(h, l)| h * 16 + l);
+                    let byte = value.and_then(|v| u8::try_from(v).ok());
+                    bytes.push(byte.ok_or("a name has \\x without two hexadecimal digits")?);
+                    rest = tail;
+                }
+                _ => return Err("a name has a backslash that begins no escape".to_owned()),
+            }
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What a client may ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Take a snapshot.
+    SnapshotCreate {
+        /// Its name.
+        name: Name,
+    },
+    /// All snapshots.
+    SnapshotList,
+    /// Delete snapshots: all of them or, when one does not exist, none.
+    SnapshotDelete {
+        /// Their names.
+        names: Vec<Name>,
+    },
+    /// Give a snapshot another name.
+    SnapshotRename {
+        /// Its name.
+        old: Name,
+        /// Its name from now on.
+        new: Name,
+    },
+    /// What the volume is and how it does.
+    Status,
+    /// What is stored and what was saved.
+    Stats,
+    /// The file classes.
+    ClassList,
+    /// Why a file is of its class, and where its bytes lie.
+    ClassExplain {
+        /// Path inside the volume, or below the mountpoint when mounted.
+        path: Name,
+        /// Look into this snapshot instead of the live tree.
+        snapshot: Option<Name>,
+    },
+    /// The shards.
+    ShardList,
+    /// Add a directory as a shard.
+    ShardAdd {
+        /// Absolute path of the directory.
+        path: Name,
+        /// Its name from now on.
+        name: String,
+        /// Its share of new containers.
+        weight: u32,
+    },
+    /// Check that everything resolves.
+    Check {
+        /// Read and verify every chunk, too.
+        read_data: bool,
+    },
+    /// Free containers that nothing needs.
+    Gc,
+    /// Unmount and answer when everything is durable.
+    Umount {
+        /// Detach at once, even if files are open.
+        lazy: bool,
+    },
+}
+
+impl Request {
+    /// True when serving it may change the volume.
+    #[must_use]
+    pub fn changes_volume(&self) -> bool {
+        match self {
+            Self::SnapshotCreate { .. }
+            | Self::SnapshotDelete { .. }
+            | Self::SnapshotRename { .. }
+            | Self::ShardAdd { .. }
+            | Self::Gc
+            | Self::Umount { .. } => true,
+            Self::SnapshotList
+            | Self::Status
+            | Self::Stats
+            | Self::ClassList
+            | Self::ClassExplain { .. }
+            | Self::ShardList
+            | Self::Check { .. } => false,
+        }
+    }
+
+    /// The command, for lock files and logs.
+    #[must_use]
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::SnapshotCreate { .. } => "snapshot create",
+            Self::SnapshotList => "snapshot list",
+            Self::SnapshotDelete { .. } => "snapshot delete",
+            Self::SnapshotRename { .. } => "snapshot rename",
+            Self::Status => "status",
+            Self::Stats => "stats",
+            Self::ClassList => "class list",
+            Self::ClassExplain { .. } => "class explain",
+            Self::ShardList => "shard list",
+            Self::ShardAdd { .. } => "shard add",
+            Self::Check { .. } => "check",
+            Self::Gc => "gc",
+            Self::Umount { .. } => "umount",
+        }
+    }
+}
+
+/// A snapshot, as commands show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotInfo {
+    /// Its number.
+    pub id: u32,
+    /// Its name.
+    pub name: Name,
+    /// When it was taken: ISO 8601, UTC, nanoseconds.
+    pub created: String,
+    /// The last epoch it sees.
+    pub epoch: u64,
+}
+
+impl From<&Snapshot> for SnapshotInfo {
+    fn from(snapshot: &Snapshot) -> Self {
+        Self {
+            id: snapshot.id.0,
+            name: Name(snapshot.name.to_vec()),
+            created: iso_utc(snapshot.time),
+            epoch: snapshot.epoch.0,
+        }
+    }
+}
+
+/// A file class, as commands show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassInfo {
+    /// Its number.
+    pub id: u8,
+    /// Its name.
+    pub name: String,
+    /// How its files are cut.
+    pub chunking: String,
+    /// How its chunks are compressed.
+    pub codec: String,
+    /// Where its new chunks go: names, with weights if there are several, then the fallback.
+    pub shards: Vec<String>,
+}
+
+/// What a request is answered with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Response {
+    /// The snapshot made or renamed.
+    Snapshot(SnapshotInfo),
+    /// All snapshots, by number.
+    Snapshots(Vec<SnapshotInfo>),
+    /// How many snapshots were deleted.
+    Deleted(usize),
+    /// To `status`.
+    Status(Box<Status>),
+    /// To `stats`.
+    Stats(Box<StatsReport>),
+    /// All classes, by number.
+    Classes(Vec<ClassInfo>),
+    /// To `class explain`.
+    Explanation(Box<Explanation>),
+    /// All shards, by number.
+    Shards(Vec<ShardInfo>),
+    /// The shard added.
+    Shard(ShardInfo),
+    /// To `check`.
+    Check(Box<CheckReport>),
+    /// To `gc`.
+    Gc(Box<GcReport>),
+    /// Unmounted; everything is durable and the volume is closed.
+    Unmounted,
+    /// Detached and committed; the volume closes when the last open file does.
+    Detached,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope {
+    v: u32,
+    cmd: Request,
+}
+
+/// Only the version of a request or reply; everything else may look different in another version.
+#[derive(Deserialize)]
+struct Versioned {
+    v: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplyEnvelope {
+    v: u32,
+    reply: Reply,
+}
+
+/// One line of an answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Reply {
+    /// Work goes on.
+    Progress(String),
+    /// The end: done.
+    Done(Response),
+    /// The end: refused or failed.
+    Failed {
+        /// The sentence.
+        what: String,
+        /// The exit code.
+        code: u8,
+    },
+}
+
+impl Reply {
+    /// The last line for this outcome.
+    #[must_use]
+    pub fn of(outcome: Result<Response>) -> Self {
+        match outcome {
+            Ok(response) => Self::Done(response),
+            Err(error) => Self::Failed { what: error.to_string(), code: error.exit_code() },
+        }
+    }
+}
+
+fn line_of(value: &impl Serialize) -> Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(value)
+        .map_err(|e| Error::invalid(format!("Control message cannot be written: {e}")))?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+fn parse<T: serde::de::DeserializeOwned>(line: &[u8], what: &str, peer: &str) -> Result<T> {
+    let bad = |e: serde_json::Error| Error::invalid(format!("{what} is not understood: {e}"));
+    let version = serde_json::from_slice::<Versioned>(line).map_err(bad)?.v;
+    if version != PROTOCOL_VERSION {
+        return Err(Error::Unknown {
+            what: format!(
+                "{what} has protocol version {version}, this program speaks {PROTOCOL_VERSION}; \
+                 use the same version of stratafs as {peer}"
+            ),
+        });
+    }
+    serde_json::from_slice(line).map_err(bad)
+}
+
+/// The line that asks for `request`.
+///
+/// # Errors
+/// `Invalid` when it is longer than [`REQUEST_BYTES_MAX`].
+pub fn encode_request(request: &Request) -> Result<Vec<u8>> {
+    let line = line_of(&Envelope { v: PROTOCOL_VERSION, cmd: request.clone() })?;
+    if line.len() > REQUEST_BYTES_MAX {
+        return Err(too_long());
+    }
+    Ok(line)
+}
+
+/// The answer to a request line without end.
+pub(super) fn too_long() -> Error {
+    Error::invalid(format!("Control request is longer than {REQUEST_BYTES_MAX} bytes"))
+}
+
+/// What a request line asks for.
+///
+/// # Errors
+/// `Invalid` when it is not one; `Unknown` when it is of another version.
+pub fn decode_request(line: &[u8]) -> Result<Request> {
+    parse::<Envelope>(line, "Control request", "the one that mounted the volume").map(|e| e.cmd)
+}
+
+/// The line that says `reply`.
+///
+/// # Errors
+/// `Invalid` when it cannot be written as JSON.
+pub fn encode_reply(reply: Reply) -> Result<Vec<u8>> {
+    line_of(&ReplyEnvelope { v: PROTOCOL_VERSION, reply })
+}
+
+/// What a reply line says.
+///
+/// # Errors
+/// `Invalid` when it is not one; `Unknown` when it is of another version.
+pub fn decode_reply(line: &[u8]) -> Result<Reply> {
+    parse::<ReplyEnvelope>(line, "Answer of the mounted process", "the mounted process")
+        .map(|e| e.reply)
+}
+
+/// `2026-11-03T10:11:12.000000005Z`.
+#[must_use]
+pub fn iso_utc(time: Timestamp) -> String {
+    let (days, second) = (time.secs.div_euclid(86_400), time.secs.rem_euclid(86_400));
+    // Days to civil date: Howard Hinnant's algorithm, in i128 so that no time overflows.
+    let shifted = i128::from(days) + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i128::from(month <= 2);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:09}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60,
+        time.nanos
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop_assert_eq, proptest};
+
+    use super::*;
+
+    #[test]
+    fn requests_come_back_as_they_were() {
+        let all = [
+            Request::SnapshotCreate { name: Name(b"a\xff\\b\n".to_vec()) },
+            Request::SnapshotList,
+            Request::SnapshotDelete { names: vec![Name(b"x".to_vec()), Name(b"\x80".to_vec())] },
+            Request::ClassExplain { path: Name(b"/p".to_vec()), snapshot: None },
+            Request::Check { read_data: true },
+            Request::Umount { lazy: false },
+        ];
+        for request in all {
+            let line = encode_request(&request).unwrap();
+            assert_eq!(line.split(|b| *b == b'\n').count(), 2);
+            assert_eq!(decode_request(&line).unwrap(), request);
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_by_name() {
+        let refused = |line: &str| decode_request(line.as_bytes()).unwrap_err().to_string();
+        assert!(refused(r#"{"v":1,"cmd":"fly"}"#).contains("`fly`"));
+        assert!(
+            refused(r#"{"v":1,"cmd":{"check":{"read_data":true,"deep":1}}}"#).contains("`deep`")
+        );
+        assert!(refused(r#"{"v":1,"cmd":"status","extra":1}"#).contains("`extra`"));
+        assert!(refused(r#"{"v":2,"cmd":"status"}"#).contains("protocol version 2"));
+        assert!(refused(r#"{"cmd":"status"}"#).contains("`v`"));
+        assert!(refused("").contains("not understood"));
+    }
+
+    #[test]
+    fn a_request_has_a_longest_line() {
+        let names = vec![Name(vec![b'n'; 255]); 300];
+        assert!(encode_request(&Request::SnapshotDelete { names }).is_err());
+    }
+
+    #[test]
+    fn errors_keep_sentence_and_code() {
+        let error = Error::NotAVolume { what: "No volume here".to_owned() };
+        let line = encode_reply(Reply::of(Err(error))).unwrap();
+        match decode_reply(&line).unwrap() {
+            Reply::Failed { what, code } => {
+                assert_eq!((what.as_str(), code), ("No volume here", 3));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn times_read_as_iso() {
+        let iso = |secs, nanos| iso_utc(Timestamp { secs, nanos });
+        assert_eq!(iso(0, 0), "1970-01-01T00:00:00.000000000Z");
+        assert_eq!(iso(951_782_400, 1), "2000-02-29T00:00:00.000000001Z");
+        assert_eq!(iso(-1, 999_999_999), "1969-12-31T23:59:59.999999999Z");
+        assert_eq!(iso(4_102_444_799, 0), "2099-12-31T23:59:59.000000000Z");
+        assert_eq!(iso(1_793_700_672, 0), "2026-11-03T10:11:12.000000000Z");
+        assert!(iso(i64::MAX, 0).ends_with('Z') && iso(i64::MIN, 0).ends_with('Z'));
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_survives(bytes in any::<Vec<u8>>()) {
+            let name = Name(bytes);
+            prop_assert_eq!(name.to_string().parse::<Name>().unwrap(), name);
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in any::<Vec<u8>>(), text in any::<String>()) {
+            let _ = decode_request(&bytes);
+            let _ = decode_reply(&bytes);
+            let _ = text.parse::<Name>();
+            let _ = decode_request(format!("{{\"v\":1,\"cmd\":{{\"gc\":{text:?}}}}}").as_bytes());
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! What a process does with itself and learns about its peers: sessions, signals, descriptors.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+/// A signal that asks the process to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Ctrl-C.
+    Interrupt,
+    /// `kill`, or the system going down.
+    Terminate,
+    /// The terminal went away.
+    Hangup,
+}
+
+/// The ending signals, blocked in every thread and taken one by one with [`Signals::wait`].
+pub struct Signals {
+    set: libc::sigset_t,
+}
+
+impl Signals {
+    /// Blocks SIGINT, SIGTERM and SIGHUP here and in all threads started later, so it must be
+    /// called before the first thread starts.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn block() -> io::Result<Self> {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: `sigemptyset` initializes the set it gets; the others read an initialized one.
+        let (set, failed) = unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            let mut set = set.assume_init();
+            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+                libc::sigaddset(&raw mut set, signal);
+            }
+            (set, libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()))
+        };
+        if failed == 0 { Ok(Self { set }) } else { Err(io::Error::from_raw_os_error(failed)) }
+    }
+
+    /// Blocks until one of the signals comes.
+    #[must_use]
+    pub fn wait(&self) -> Signal {
+        loop {
+            let mut number = 0;
+            // SAFETY: the set is initialized and the number is ours to be written.
+            let failed = unsafe { libc::sigwait(&raw const self.set, &raw mut number) };
+            match (failed, number) {
+                (0, libc::SIGINT) => return Signal::Interrupt,
+                (0, libc::SIGTERM) => return Signal::Terminate,
+                (0, libc::SIGHUP) => return Signal::Hangup,
+                _ => {}
+            }
+        }
+    }
+}
+
+fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Makes the process the leader of a session of its own, without a terminal.
+///
+/// # Errors
+/// When it leads a process group already.
+pub fn new_session() -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    checked(unsafe { libc::setsid() }).map(drop)
+}
+
+/// Closes every descriptor above stderr: what a script had open must not live on in a daemon.
+///
+/// Call it before anything was opened; descriptors owned by Rust values would be closed as well.
+pub fn close_inherited_files() {
+    let (first, last, flags): (libc::c_uint, libc::c_uint, libc::c_uint) =
+        (3, libc::c_uint::MAX, 0);
+    // SAFETY: the caller owns no descriptor yet. Failing (old kernel) only leaves them open.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+}
+
+/// Takes stdout away: returns what it was, and makes it `/dev/null` from now on.
+///
+/// # Errors
+/// When a descriptor cannot be made.
+pub fn take_stdout() -> io::Result<File> {
+    let null = OpenOptions::new().write(true).open("/dev/null")?;
+    // SAFETY: 1 is open (std opens it at start if it was not); the new descriptor is owned once.
+    unsafe {
+        let taken = checked(libc::fcntl(1, libc::F_DUPFD_CLOEXEC, 3))?;
+        let taken = File::from_raw_fd(taken);
+        checked(libc::dup2(null.as_raw_fd(), 1))?;
+        Ok(taken)
+    }
+}
+
+/// Lets stderr write into `file`.
+///
+/// # Errors
+/// When the descriptor cannot be replaced.
+pub fn replace_stderr(file: &File) -> io::Result<()> {
+    // SAFETY: both descriptors are open.
+    checked(unsafe { libc::dup2(file.as_raw_fd(), 2) }).map(drop)
+}
+
+/// Bounds what malloc keeps: with one arena for each thread, every session thread would keep its
+/// own peak. Four arenas never showed contention on the machines we know.
+pub fn bound_malloc() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only changes parameters of the allocator.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 4);
+    }
+}
+
+/// The user at the other end of a unix socket, as it was when it connected.
+///
+/// # Errors
+/// What the kernel said.
+pub fn peer_uid(stream: &UnixStream) -> io::Result<u32> {
+    let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut len = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or(0);
+    // SAFETY: the pointer and the length name the one `ucred` above.
+    checked(unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok(peer.uid)
+}
+
+/// The extended attribute `name` of `path`, if it is set and not above 64 KiB.
+///
+/// # Errors
+/// What the kernel said, except that there is no such attribute.
+pub fn extended_attribute(path: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let name = CString::new(name)?;
+    let mut value = vec![0_u8; 64 * 1024];
+    // SAFETY: both strings end with NUL; the buffer has the length that is passed.
+    let len = unsafe {
+        libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+    };
+    let Ok(len) = usize::try_from(len) else {
+        let error = io::Error::last_os_error();
+        return match error.raw_os_error() {
+            Some(libc::ENODATA | libc::ENOTSUP) => Ok(None),
+            _ => Err(error),
+        };
+    };
+    value.truncate(len);
+    Ok(Some(value))
+}
+
+/// True when the other end of a FUSE mount is gone.
+#[must_use]
+pub fn is_not_connected(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOTCONN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_in_the_same_process_is_us() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        assert_eq!(peer_uid(&one).unwrap(), crate::sys::mount::effective_ids().0);
+    }
+
+    #[test]
+    fn a_missing_attribute_is_none_and_a_missing_file_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(extended_attribute(dir.path(), "user.stratafs.volume").unwrap(), None);
+        assert!(extended_attribute(&dir.path().join("no"), "user.x").is_err());
+    }
+}

@@ -1,0 +1,189 @@
+//! Reading and changing attributes, and what a change does to ACLs and set-user-id bits.
+
+use super::acl::ACCESS;
+use super::{Attr, Caller, Node, SetAttr, Vfs, attr};
+use crate::error::{Error, Result};
+use crate::types::{At, FileKind, Ino};
+use crate::volume::{AttrChange, OpenFile};
+
+const SET_USER_ID: u16 = 0o4000;
+const SET_GROUP_ID: u16 = 0o2000;
+const GROUP_EXECUTE: u16 = 0o010;
+/// The bits that give a file another user's rights.
+pub(super) const SET_ID_BITS: u16 = SET_USER_ID | SET_GROUP_ID;
+/// File capabilities.
+pub(super) const CAPABILITY: &[u8] = b"security.capability";
+
+impl Vfs {
+    /// Attributes of a node, by an open handle if there is one: it knows deleted snapshots too.
+    ///
+    /// # Errors
+    /// `NotFound`; `Stale` when the node's snapshot was deleted; faults.
+    pub fn getattr(&self, node: Node, handle: Option<u64>) -> Result<Attr> {
+        if let Node::SnapDir(dir) = node {
+            return self.snapdir_attr(dir);
+        }
+        if let Some(open) = handle.and_then(|handle| self.handles.get(handle)) {
+            return Ok(attr(node, &open.file.stat()?));
+        }
+        let (at, ino) = self.place(node)?;
+        Ok(attr(node, &self.volume.stat(at, ino)?))
+    }
+
+    /// Changes attributes. Permission bits reach the ACL; a new owner, and a new size set by
+    /// anybody but root, take set-user-id and set-group-id bits away.
+    ///
+    /// # Errors
+    /// `ReadOnly`, `NotPermitted`, `NotFound`, `IsDirectory`, `FileTooLarge`, `NoSpace`; faults.
+    pub fn setattr(&self, node: Node, wanted: &SetAttr, caller: Caller) -> Result<Attr> {
+        let ino = self.writable(node)?;
+        let mut change = AttrChange {
+            perm: wanted.perm,
+            uid: wanted.uid,
+            gid: wanted.gid,
+            size: wanted.size,
+            atime: wanted.atime,
+            mtime: wanted.mtime,
+            ctime: wanted.ctime,
+            xattrs: Vec::new(),
+        };
+        if wanted.perm.is_none() && drops_set_id(wanted, caller) {
+            let inode = self.volume.stat(At::Live, ino)?.inode;
+            let kept = without_set_id(inode.perm);
+            if inode.kind != FileKind::Directory && kept != inode.perm {
+                change.perm = Some(kept);
+            }
+        }
+        if let Some(perm) = wanted.perm {
+            self.chmod_acl(ino, perm, &mut change)?;
+        }
+        if is_nothing(&change) {
+            return Ok(attr(node, &self.volume.stat(At::Live, ino)?));
+        }
+        let stat = self.volume.set_attributes(ino, &change)?;
+        if wanted.perm.is_some_and(|perm| perm & SET_ID_BITS != 0) {
+            self.handles.may_have_privileges(ino);
+        }
+        Ok(attr(node, &stat))
+    }
+
+    fn chmod_acl(&self, ino: Ino, perm: u16, change: &mut AttrChange) -> Result<()> {
+        if let Some((bytes, acl)) = self.stored_acl(ino, ACCESS)? {
+            let new = acl.with_mode(perm).to_bytes();
+            if new != bytes {
+                change.xattrs.push((ACCESS.to_vec(), Some(new)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes from a file whose content changes what would give its reader another's rights: its
+    /// capabilities and, if `set_id`, its set-user-id and set-group-id bits. True if there was any.
+    pub(super) fn drop_privileges(&self, file: &OpenFile, set_id: bool) -> Result<bool> {
+        let ino = file.ino();
+        if self.handles.has_no_privileges(ino) {
+            return Ok(false);
+        }
+        let perm = file.stat()?.inode.perm;
+        let kept = if set_id { without_set_id(perm) } else { perm };
+        let capable = self.volume.xattr(At::Live, ino, CAPABILITY)?.is_some();
+        let changed = capable || kept != perm;
+        if changed {
+            let xattrs = if capable { vec![(CAPABILITY.to_vec(), None)] } else { Vec::new() };
+            self.volume.set_attributes(ino, &change_perm(kept, xattrs))?;
+        }
+        if kept & SET_ID_BITS == 0 {
+            self.handles.set_no_privileges(ino);
+        }
+        Ok(changed)
+    }
+
+    /// Whether a new access ACL takes the set-group-id bit away, as chmod does for those outside
+    /// the group. Supplementary groups are unknown here, so being in one of them does not help.
+    pub(super) fn acl_drops_set_gid(caller: Caller, gid: u32) -> bool {
+        caller.uid != 0 && caller.gid != gid
+    }
+}
+
+/// A change of permission bits and extended attributes.
+pub(super) fn change_perm(perm: u16, xattrs: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> AttrChange {
+    AttrChange {
+        perm: Some(perm),
+        uid: None,
+        gid: None,
+        size: None,
+        atime: None,
+        mtime: None,
+        ctime: None,
+        xattrs,
+    }
+}
+
+/// Whether the kernel's words for "privileges end here" are in the request. It counts a process
+/// with `CAP_FSETID` as trusted when truncating; we see user numbers only.
+fn drops_set_id(wanted: &SetAttr, caller: Caller) -> bool {
+    let new_owner = wanted.uid.is_some() || wanted.gid.is_some();
+    let truncated = wanted.size.is_some() && caller.uid != 0;
+    let times = wanted.atime.is_some() || wanted.mtime.is_some() || wanted.ctime.is_some();
+    let nothing = !new_owner && wanted.size.is_none() && !times;
+    new_owner || truncated || nothing
+}
+
+/// Set-group-id without group execution means mandatory locking, not another's rights.
+pub(super) fn without_set_id(perm: u16) -> u16 {
+    let gone = if perm & GROUP_EXECUTE == 0 { SET_USER_ID } else { SET_ID_BITS };
+    perm & !gone
+}
+
+fn is_nothing(change: &AttrChange) -> bool {
+    change.perm.is_none()
+        && change.uid.is_none()
+        && change.gid.is_none()
+        && change.size.is_none()
+        && change.atime.is_none()
+        && change.mtime.is_none()
+        && change.ctime.is_none()
+        && change.xattrs.is_empty()
+}
+
+/// Checks an inode's kind before its data is used.
+pub(super) fn require_regular(kind: FileKind) -> Result<()> {
+    match kind {
+        FileKind::Regular => Ok(()),
+        FileKind::Directory => Err(Error::IsDirectory),
+        _ => Err(Error::invalid("Only regular files have data")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USER: Caller = Caller { uid: 1000, gid: 1000, pid: 1 };
+    const SUPERUSER: Caller = Caller { uid: 0, gid: 0, pid: 1 };
+
+    #[test]
+    fn set_id_bits_go_as_linux_takes_them() {
+        assert_eq!(without_set_id(0o6755), 0o755);
+        assert_eq!(without_set_id(0o6745), 0o2745, "mandatory locking stays");
+        assert_eq!(without_set_id(0o1777), 0o1777, "the sticky bit stays");
+    }
+
+    #[test]
+    fn chown_and_a_users_truncate_end_privileges_but_times_do_not() {
+        let none = SetAttr::default();
+        let now = Some(crate::volume::SetTime::Now);
+        assert!(drops_set_id(&SetAttr { gid: Some(0), ..none }, SUPERUSER));
+        assert!(drops_set_id(&SetAttr { size: Some(0), ..none }, USER));
+        assert!(!drops_set_id(&SetAttr { size: Some(0), ..none }, SUPERUSER));
+        assert!(!drops_set_id(&SetAttr { atime: now, ..none }, USER));
+        assert!(drops_set_id(&none, USER), "the kernel's way to say: drop them");
+    }
+
+    #[test]
+    fn an_acl_keeps_the_set_gid_bit_for_root_and_the_group() {
+        assert!(!Vfs::acl_drops_set_gid(SUPERUSER, 7));
+        assert!(!Vfs::acl_drops_set_gid(USER, 1000));
+        assert!(Vfs::acl_drops_set_gid(USER, 7));
+    }
+}

@@ -1,0 +1,133 @@
+//! Open files: their numbers, and who uses an inode how.
+//!
+//! An inode is read and written either through the kernel's page cache or past it, never both at a
+//! time: pages that a reader brings in while another handle writes past the cache would stay stale.
+//! So a handle goes past the cache only if it wants to and no other goes through it, or if another
+//! does so already. This is why the kernel needs no telling to drop pages.
+//!
+//! Both locks are leaves and are never held together.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::types::{At, Ino};
+use crate::volume::OpenFile;
+
+/// An open file.
+pub(super) struct Handle {
+    pub(super) file: OpenFile,
+    pub(super) writes: bool,
+    direct: bool,
+}
+
+/// How an inode of the live tree is used.
+#[derive(Debug, Default)]
+struct Uses {
+    cached: u32,
+    direct: u32,
+    writers: u32,
+    /// Known to have no set-id bits and no capabilities.
+    no_privileges: bool,
+}
+
+/// All open files.
+#[derive(Default)]
+pub(super) struct Handles {
+    next: AtomicU64,
+    open: RwLock<HashMap<u64, Arc<Handle>>>,
+    uses: Mutex<HashMap<Ino, Uses>>,
+}
+
+impl Handles {
+    /// Adds an open file; says whether it goes past the page cache.
+    pub(super) fn insert(&self, file: OpenFile, writes: bool, wants_direct: bool) -> (u64, bool) {
+        let direct = file.at() == At::Live && self.add_use(file.ino(), writes, wants_direct);
+        let number = self.next.fetch_add(1, Relaxed);
+        self.open.write().insert(number, Arc::new(Handle { file, writes, direct }));
+        (number, direct)
+    }
+
+    /// The open file with this number.
+    pub(super) fn get(&self, number: u64) -> Option<Arc<Handle>> {
+        self.open.read().get(&number).cloned()
+    }
+
+    /// Forgets an open file; true if it was its inode's last writer.
+    pub(super) fn remove(&self, number: u64) -> Option<(Arc<Handle>, bool)> {
+        let handle = self.open.write().remove(&number)?;
+        let last = handle.file.at() == At::Live && self.end_use(&handle);
+        Some((handle, last))
+    }
+
+    fn add_use(&self, ino: Ino, writes: bool, wants_direct: bool) -> bool {
+        let mut uses = self.uses.lock();
+        let uses = uses.entry(ino).or_default();
+        let direct = uses.direct > 0 || (wants_direct && uses.cached == 0);
+        *(if direct { &mut uses.direct } else { &mut uses.cached }) += 1;
+        uses.writers += u32::from(writes);
+        direct
+    }
+
+    fn end_use(&self, handle: &Handle) -> bool {
+        let ino = handle.file.ino();
+        let mut all = self.uses.lock();
+        let Some(uses) = all.get_mut(&ino) else { return false };
+        *(if handle.direct { &mut uses.direct } else { &mut uses.cached }) -= 1;
+        uses.writers -= u32::from(handle.writes);
+        let last_writer = handle.writes && uses.writers == 0;
+        if uses.cached + uses.direct == 0 {
+            all.remove(&ino);
+        }
+        last_writer
+    }
+
+    /// True if the open inode is known to have no set-id bits and no capabilities.
+    pub(super) fn has_no_privileges(&self, ino: Ino) -> bool {
+        self.uses.lock().get(&ino).is_some_and(|uses| uses.no_privileges)
+    }
+
+    /// Remembers that for as long as the inode is open.
+    pub(super) fn set_no_privileges(&self, ino: Ino) {
+        if let Some(uses) = self.uses.lock().get_mut(&ino) {
+            uses.no_privileges = true;
+        }
+    }
+
+    /// Set-id bits or capabilities were just given.
+    pub(super) fn may_have_privileges(&self, ino: Ino) {
+        if let Some(uses) = self.uses.lock().get_mut(&ino) {
+            uses.no_privileges = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INO: Ino = Ino(7);
+
+    #[test]
+    fn a_writer_goes_past_the_cache_only_while_nobody_goes_through_it() {
+        let handles = Handles::default();
+        assert!(handles.add_use(INO, true, true), "alone");
+        assert!(handles.add_use(INO, false, false), "a reader beside it follows");
+        assert!(!handles.add_use(Ino(8), false, false), "another file");
+        assert!(!handles.add_use(Ino(8), true, true), "a reader is in the cache already");
+    }
+
+    #[test]
+    fn privileges_are_known_only_while_the_inode_is_open() {
+        let handles = Handles::default();
+        handles.set_no_privileges(INO);
+        assert!(!handles.has_no_privileges(INO), "not open");
+        handles.add_use(INO, true, true);
+        handles.set_no_privileges(INO);
+        assert!(handles.has_no_privileges(INO));
+        handles.may_have_privileges(INO);
+        assert!(!handles.has_no_privileges(INO));
+    }
+}

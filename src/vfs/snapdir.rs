@@ -1,0 +1,139 @@
+//! The `.snapshots` directories.
+
+use std::time::Duration;
+
+use super::{Attr, Entry, Lookup, Node, Vfs, attr, reserved};
+use crate::error::{Error, Result};
+use crate::types::{At, FileKind, Ino, Snapshot};
+use crate::volume::{RenameMode, Stat};
+
+/// The name under which every live directory shows its snapshots.
+pub const SNAPSHOTS_NAME: &[u8] = b".snapshots";
+
+/// What lies in `.snapshots` can change behind the kernel's back: it has to ask each time.
+const TTL_NONE: Duration = Duration::ZERO;
+
+impl Vfs {
+    /// Attributes of the `.snapshots` of `dir`: the owner of the volume's root owns it, so that
+    /// nobody else makes or deletes snapshots, and everybody may look.
+    pub(super) fn snapdir_attr(&self, dir: Ino) -> Result<Attr> {
+        let root = self.volume.stat(At::Live, Ino::ROOT)?;
+        let snapshots = self.volume.snapshots();
+        let changed = snapshots.last().map_or(root.inode.btime, |newest| newest.time);
+        let count = u32::try_from(snapshots.len()).unwrap_or(u32::MAX - 2);
+        Ok(Attr {
+            kind: FileKind::Directory,
+            perm: 0o755,
+            // All snapshots of the volume, although `dir` may be missing in some: finding out would
+            // cost one lookup each.
+            nlink: 2 + count,
+            rdev: 0,
+            size: 4096,
+            blocks: 0,
+            atime: changed,
+            mtime: changed,
+            ctime: changed,
+            ttl: TTL_NONE,
+            ..attr(Node::SnapDir(dir), &root)
+        })
+    }
+
+    pub(super) fn snapdir_lookup(&self, dir: Ino, name: &[u8]) -> Result<Lookup> {
+        let Some(snapshot) = self.volume.snapshot_named(name) else {
+            return Ok(Lookup::Missing(TTL_NONE));
+        };
+        let found = self.directory_in(&snapshot, dir)?;
+        Ok(found.map_or(Lookup::Missing(TTL_NONE), |stat| {
+            Lookup::Found(snapshot_entry(&snapshot, dir, &stat))
+        }))
+    }
+
+    /// The snapshots in which `dir` was a directory, by number, from the first after `after`.
+    pub(super) fn snapdir_list(&self, dir: Ino, after: u32) -> Result<Vec<(Snapshot, Entry)>> {
+        let mut listed = Vec::new();
+        for snapshot in self.volume.snapshots() {
+            if snapshot.id.0 <= after {
+                continue;
+            }
+            if let Some(stat) = self.directory_in(&snapshot, dir)? {
+                let entry = snapshot_entry(&snapshot, dir, &stat);
+                listed.push((snapshot, entry));
+            }
+        }
+        Ok(listed)
+    }
+
+    /// `mkdir .snapshots/NAME`.
+    pub(super) fn snapdir_mkdir(&self, dir: Ino, name: &[u8]) -> Result<Entry> {
+        self.changeable_snapshots()?;
+        let snapshot = self.volume.snapshot_create(name)?;
+        let stat = self.directory_in(&snapshot, dir)?;
+        let stat = stat.ok_or_else(|| Error::not_found("directory: it was removed meanwhile"))?;
+        Ok(snapshot_entry(&snapshot, dir, &stat))
+    }
+
+    /// `rmdir .snapshots/NAME`.
+    pub(super) fn snapdir_rmdir(&self, dir: Ino, name: &[u8]) -> Result<()> {
+        self.changeable_snapshots()?;
+        self.listed_in(dir, name)?;
+        self.volume.snapshot_delete(name)
+    }
+
+    /// `mv .snapshots/OLD .snapshots/NEW`. A snapshot never replaces another.
+    pub(super) fn snapdir_rename(
+        &self,
+        dir: Ino,
+        old: &[u8],
+        new: &[u8],
+        mode: RenameMode,
+    ) -> Result<()> {
+        self.changeable_snapshots()?;
+        if mode == RenameMode::Exchange {
+            return Err(Error::invalid("Snapshots cannot be exchanged"));
+        }
+        self.listed_in(dir, old)?;
+        self.volume.snapshot_rename(old, new)
+    }
+
+    fn changeable_snapshots(&self) -> Result<()> {
+        self.writable(Node::ROOT).map(drop)
+    }
+
+    fn listed_in(&self, dir: Ino, name: &[u8]) -> Result<()> {
+        match self.snapdir_lookup(dir, name)? {
+            Lookup::Found(_) => Ok(()),
+            Lookup::Missing(_) => Err(Error::not_found("snapshot of that name")),
+        }
+    }
+
+    /// `dir` as it was in the snapshot, if it was a directory then.
+    fn directory_in(&self, snapshot: &Snapshot, dir: Ino) -> Result<Option<Stat>> {
+        match self.volume.stat(At::Epoch(snapshot.epoch), dir) {
+            Ok(stat) => Ok(Some(stat).filter(|s| s.inode.kind == FileKind::Directory)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// Refuses `.snapshots` as the name of something in the live tree.
+pub(super) fn not_reserved(name: &[u8]) -> Result<()> {
+    if name == SNAPSHOTS_NAME { Err(reserved()) } else { Ok(()) }
+}
+
+fn snapshot_entry(snapshot: &Snapshot, dir: Ino, stat: &Stat) -> Entry {
+    Entry { attr: attr(Node::Snap(snapshot.id, dir), stat), ttl: TTL_NONE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_exact_name_is_reserved() {
+        assert!(matches!(not_reserved(b".snapshots"), Err(Error::NotPermitted { .. })));
+        for name in [&b".snapshot"[..], b".snapshots2", b"snapshots", b".SNAPSHOTS"] {
+            assert!(not_reserved(name).is_ok());
+        }
+    }
+}
