@@ -81,7 +81,6 @@ impl Pair {
     }
 
     pub fn apply(&mut self, step: usize, op: &Op) {
-        self.volume.config(); // the volume is open in every step
         log::trace!("step {step}: {op:?}");
         let touched = self.apply_content(op).or_else(|| self.apply_name(op));
         let Some(touched) = touched else { return self.apply_volume(op) };

@@ -37,7 +37,7 @@ impl Mounted {
         if !config.is_empty() {
             std::fs::write(this.volume().join("config.toml"), config).unwrap();
         }
-        stratafs(&["init", this.volume_text()]).ok();
+        stratafs(&["init", &this.volume_text()]).ok();
         this.mount();
         this.watch();
         this

