@@ -268,6 +268,11 @@ impl Store {
         self.core.read(chunk)
     }
 
+    /// Tries again what a full shard refused; until then every put of a new chunk is refused, too.
+    pub fn retry(&self) {
+        self.core.retry();
+    }
+
     /// Closes groups, waits for the workers, makes all containers durable, and returns what the
     /// commit's batch must carry. Puts may go on meanwhile; those that returned before the call
     /// are in the batch.

@@ -70,16 +70,21 @@ impl Core {
         Ok(Sealed { changes, next: self.next_ids(), stored, doomed, bad })
     }
 
+    /// Hands the jobs that failed to the workers again, if their failure may have passed.
+    pub(super) fn retry(&self) {
+        let jobs = self.pending.lock().retry();
+        jobs.into_iter().for_each(|job| self.queue.push(job));
+    }
+
     /// Waits until every chunk put before now is in a container's file.
     fn drain(&self) -> Result<()> {
+        self.retry();
         let (jobs, horizon) = {
             let mut pending = self.pending.lock();
-            let mut jobs = pending.retry();
             if let Some(cause) = &pending.failure {
                 return Err(cause.clone());
             }
-            jobs.extend(pending.close_groups());
-            (jobs, pending.horizon())
+            (pending.close_groups(), pending.horizon())
         };
         jobs.into_iter().for_each(|job| self.queue.push(job));
         let mut pending = self.pending.lock();

@@ -156,6 +156,9 @@ impl Volume {
     }
 
     fn try_commit(&self) -> Result<()> {
+        // A shard that was full may have room by now; without this, draining would be refused and
+        // the store never asked again.
+        self.store.retry();
         // A commit that met a full shard is frozen still and goes first.
         self.finish_frozen()?;
         // The long drain keeps nobody out; the second one only meets what came meanwhile.
