@@ -94,7 +94,7 @@ impl Volume {
 
     fn check_room(&self, len: u64) -> Result<()> {
         let accepted = self.accepted.fetch_add(len, Relaxed) + len;
-        let buffered = (self.files.dirty_bytes() + self.store.pending_bytes()) as u64;
+        let buffered = self.files.dirty_bytes() as u64;
         if accepted < REFRESH_BYTES && self.usable() > buffered + accepted + len {
             return Ok(());
         }
@@ -118,6 +118,8 @@ impl Volume {
     /// Asks all shards for their free space.
     pub(super) fn refresh_space(&self) {
         self.accepted.store(0, Relaxed);
+        // On their way to one of the shards: which one does not matter, a reserve is no fine art.
+        let pending = self.store.pending_bytes() as u64;
         for state in self.shards.read().iter() {
             let usable = match state.shard.space() {
                 Ok(space) => self.beyond_reserve(space.total_bytes, space.free_bytes),
@@ -126,7 +128,7 @@ impl Volume {
                     0
                 }
             };
-            state.usable.store(usable, Relaxed);
+            state.usable.store(usable.saturating_sub(pending), Relaxed);
         }
         let usable = match disk::space(&self.dir) {
             Ok(space) => self.beyond_reserve(space.total_bytes, space.free_bytes),
@@ -139,19 +141,42 @@ impl Volume {
         free.saturating_sub(self.config.limits.reserve_bytes.min(total / RESERVE_SHARE))
     }
 
-    /// The shard for new chunks of `ino`: one of its class, by weight; else the fallback; else any
-    /// with room, for what was accepted must be kept.
-    pub(super) fn choose_shard(&self, spec: &ClassSpec, ino: Ino) -> Result<ShardId> {
+    /// The shard for `len` bytes of new chunks of `ino`: one of its class, by weight; else the
+    /// fallback; else any with room, for what was accepted must be kept. The bytes count as taken
+    /// until free space is asked for again, or a full shard would be chosen up to the next commit.
+    pub(super) fn choose_shard(&self, spec: &ClassSpec, ino: Ino, len: usize) -> Result<ShardId> {
+        let len = len as u64;
+        // Known bytes were counted too, so a shard is full only when it was just asked.
+        let id = match self.shard_with_room(spec, ino, len) {
+            Some(id) => id,
+            None => {
+                self.refresh_space();
+                self.shard_with_room(spec, ino, len).or_else(|| self.roomiest()).ok_or_else(|| {
+                    Error::Shard {
+                        what: format!(
+                            "Volume {} has no shard; add one with `shard add`",
+                            self.dir.display()
+                        ),
+                    }
+                })?
+            }
+        };
+        if let Some(chosen) = self.shards.read().iter().find(|s| s.id == id) {
+            let _ = chosen.usable.fetch_update(Relaxed, Relaxed, |u| Some(u.saturating_sub(len)));
+        }
+        Ok(id)
+    }
+
+    fn shard_with_room(&self, spec: &ClassSpec, ino: Ino, len: u64) -> Option<ShardId> {
         let shards = self.shards.read();
         let named = |name: &str| shards.iter().find(|s| s.name == name);
-        let has_room = |name: &str| named(name).is_some_and(|s| s.usable.load(Relaxed) > 0);
-        if let Some(shard) = pick_shard(spec, ino.0, has_room).and_then(named) {
-            return Ok(shard.id);
-        }
-        let roomiest = shards.iter().max_by_key(|s| s.usable.load(Relaxed));
-        roomiest.map(|s| s.id).ok_or_else(|| Error::Shard {
-            what: format!("Volume {} has no shard; add one with `shard add`", self.dir.display()),
-        })
+        let has_room = |name: &str| named(name).is_some_and(|s| s.usable.load(Relaxed) > len);
+        pick_shard(spec, ino.0, has_room).and_then(named).map(|s| s.id)
+    }
+
+    fn roomiest(&self) -> Option<ShardId> {
+        let shards = self.shards.read();
+        shards.iter().max_by_key(|s| s.usable.load(Relaxed)).map(|s| s.id)
     }
 
     /// Room for statfs.

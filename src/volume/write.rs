@@ -164,7 +164,7 @@ impl Volume {
         data: &Bytes,
         more: bool,
     ) -> Result<usize> {
-        let target = Target { class: spec, shard: self.choose_shard(spec, ino)? };
+        let target = Target { class: spec, shard: self.choose_shard(spec, ino, data.len())? };
         let done = ingest(&self.store, &self.stats, target, data, start, more)?;
         let range = start..start + done.rest as u64;
         self.stage_extents(ino, &range, &extents_of(&done, start), Some(spec.id))?;
