@@ -13,7 +13,7 @@ use crate::kv::{Batch, KeyRange, Kv, KvUsage, Order, Rows, Table};
 use crate::shard::{Appender, MemoryShard, Shard, Space};
 use crate::types::ContainerId;
 
-/// Reproducible noise: BLAKE3 of the seed, as long as needed.
+/// Reproducible noise: a xorshift sequence of the seed.
 pub(super) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let words = std::iter::repeat_with(|| {
@@ -25,12 +25,21 @@ pub(super) fn noise(seed: u64, len: usize) -> Vec<u8> {
     words.flatten().take(len).collect()
 }
 
+type Map = BTreeMap<(Table, Box<[u8]>), Box<[u8]>>;
+type Hook = Box<dyn FnOnce(&MapKv) + Send>;
+
 #[derive(Default)]
 pub(super) struct MapKv {
-    rows: Mutex<BTreeMap<(Table, Box<[u8]>), Box<[u8]>>>,
+    rows: Mutex<Map>,
+    hook: Mutex<Option<Hook>>,
 }
 
 impl MapKv {
+    /// Runs `hook` between the next look at a fingerprint and its answer.
+    pub(super) fn on_next_fingerprint(&self, hook: impl FnOnce(&Self) + Send + 'static) {
+        *self.hook.lock() = Some(Box::new(hook));
+    }
+
     pub(super) fn rows(&self, table: Table) -> usize {
         self.scan(table, &KeyRange::all(), Order::Forward).count()
     }
@@ -38,7 +47,12 @@ impl MapKv {
 
 impl Kv for MapKv {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        Ok(self.rows.lock().get(&(table, key.into())).map(|value| value.to_vec()))
+        let found = self.rows.lock().get(&(table, key.into())).map(|value| value.to_vec());
+        if table == Table::Fingerprint {
+            let hook = self.hook.lock().take();
+            hook.into_iter().for_each(|hook| hook(self));
+        }
+        Ok(found)
     }
 
     fn scan(&self, table: Table, range: &KeyRange, order: Order) -> Rows<'_> {
