@@ -81,8 +81,7 @@ pub fn ingest(
         }
         let bytes = &data[segment.range.clone()];
         let open_end = more && segment.range.end == data.len();
-        let cuts =
-            cut(target.class.chunking, bytes, offset + segment.range.start as u64, open_end);
+        let cuts = cut(target.class.chunking, bytes, offset + segment.range.start as u64, open_end);
         let start = segment.range.start;
         let mut at = start;
         for len in cuts {

@@ -10,7 +10,9 @@ const ROOT: u64 = 1;
 /// Cookies of names start here; 1 and 2 are `.` and `..`.
 const COOKIE_FIRST: u64 = 3;
 
-pub type Answer<T> = Result<T, Errno>;
+pub /// Cookie, name and attributes of an entry.
+pub type Listed = (u64, Box<[u8]>, FileAttr);
+type Answer<T> = Result<T, Errno>;
 
 /// What a directory holds. Cookies rise and are never reused, so a listing survives removals.
 #[derive(Default)]
@@ -209,7 +211,7 @@ impl Tree {
     }
 
     /// Entries after `cookie`: cookie, name and attributes.
-    pub fn list(&mut self, ino: u64, cookie: u64) -> Answer<Vec<(u64, Box<[u8]>, FileAttr)>> {
+    pub fn list(&mut self, ino: u64, cookie: u64) -> Answer<Vec<Listed>> {
         /// More than a 32 KiB or 128 KiB reply takes of short names.
         const ENTRIES_MAX: usize = 1024;
         let parent = self.node(ino)?.parent;
