@@ -10,9 +10,9 @@ const ROOT: u64 = 1;
 /// Cookies of names start here; 1 and 2 are `.` and `..`.
 const COOKIE_FIRST: u64 = 3;
 
-pub /// Cookie, name and attributes of an entry.
+/// Cookie, name and attributes of an entry.
 pub type Listed = (u64, Box<[u8]>, FileAttr);
-type Answer<T> = Result<T, Errno>;
+pub type Answer<T> = Result<T, Errno>;
 
 /// What a directory holds. Cookies rise and are never reused, so a listing survives removals.
 #[derive(Default)]
