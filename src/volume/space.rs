@@ -145,7 +145,15 @@ impl Volume {
         let shards = self.shards.read();
         let named = |name: &str| shards.iter().find(|s| s.name == name);
         let has_room = |name: &str| named(name).is_some_and(|s| s.usable.load(Relaxed) > 0);
-        if let Some(shard) = pick_shard(spec, ino.0, has_room).and_then(named) {
+        let all: Vec<(String, u32)>;
+        let choice = if spec.shards.is_empty() {
+            all = shards.iter().map(|s| (s.name.clone(), s.weight)).collect();
+            &all
+        } else {
+            &spec.shards
+        };
+        let picked = pick_shard(choice, spec.fallback.as_deref(), ino.0, has_room);
+        if let Some(shard) = picked.and_then(named) {
             return Ok(shard.id);
         }
         let roomiest = shards.iter().max_by_key(|s| s.usable.load(Relaxed));
