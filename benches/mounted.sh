@@ -208,12 +208,10 @@ close_target() {
     run=''
 }
 
-# The first number with this key.
+# A number of the outermost object of the JSON on stdin.
 json_value() {
-    awk -v key="\"$1\":" '
-        { at = index($0, key) }
-        !found && at { rest = substr($0, at + length(key)); sub(/^ */, "", rest)
-                       match(rest, /^[0-9.]+/); print substr(rest, 1, RLENGTH); found = 1 }'
+    perl -0777 -ne 's/^\s*\{//; s/\}\s*$//; 1 while s/\{[^{}]*\}|\[[^\[\]]*\]//g;
+        print $1 if /"'"$1"'":\s*([0-9.]+)/'
 }
 
 vm() { awk -v key="$1:" '$1 == key { print $2 }' "/proc/$daemon/status"; }
@@ -312,7 +310,9 @@ report() {
 
 main() {
     check_setup
-    trap cleanup EXIT INT TERM
+    trap cleanup EXIT
+    trap "exit 130" INT
+    trap "exit 143" TERM
     : >"$out.tsv"
     prepare_sources
     local order=($targets)

@@ -30,14 +30,14 @@ use parking_lot::{Mutex, MutexGuard};
 use tree::{Answer, New, Tree};
 
 /// As `vfs::TTL_LONG`: only this mount changes anything.
-const TTL: Duration = Duration::from_hours(1);
-/// As in `fuse::adapter`.
+const TTL: Duration = Duration::from_secs(3600);
+/// As in `fuse::handshake`.
 const WRITE_BYTES_MAX: u32 = 1024 * 1024;
 /// As in `fuse`.
 const THREADS: std::ops::RangeInclusive<usize> = 2..=4;
 const GENERATION: Generation = Generation(0);
 
-/// As in `fuse::adapter`.
+/// As in `fuse::handshake`.
 const WANTED: [InitFlags; 12] = [
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_DONT_MASK,
