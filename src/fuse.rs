@@ -11,6 +11,7 @@ mod adapter;
 mod call;
 mod handshake;
 mod precheck;
+mod reply;
 mod time;
 mod translate;
 

@@ -79,9 +79,10 @@ pub fn ingest(
             done.push(segment.range, None);
             continue;
         }
-        let cuts = cut(target.class.chunking, &data[segment.range.clone()], {
-            offset + segment.range.start as u64
-        }, more && segment.range.end == data.len());
+        let bytes = &data[segment.range.clone()];
+        let open_end = more && segment.range.end == data.len();
+        let cuts =
+            cut(target.class.chunking, bytes, offset + segment.range.start as u64, open_end);
         let start = segment.range.start;
         let mut at = start;
         for len in cuts {

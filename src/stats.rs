@@ -12,7 +12,9 @@ use crate::limits::CLASSES_MAX;
 use crate::types::ClassId;
 
 macro_rules! counters {
-    ($(#[$doc:meta])* $live:ident, $copy:ident { $($(#[$field_doc:meta])* $field:ident),* $(,)? }) => {
+    ($(#[$doc:meta])* $live:ident, $copy:ident {
+        $($(#[$field_doc:meta])* $field:ident),* $(,)?
+    }) => {
         $(#[$doc])*
         #[derive(Debug, Default)]
         pub struct $live { $($(#[$field_doc])* pub $field: AtomicU64),* }

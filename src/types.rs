@@ -1,7 +1,7 @@
 //! Words every room shares: numbers, names, times and attributes.
 //!
-//! Ground floor: knows nothing of files on disk, tables or FUSE. Every number that could be mixed up
-//! with another has its own type. `blake3` lives here, with [`Fingerprint`].
+//! Ground floor: knows nothing of files on disk, tables or FUSE. Every number that could be mixed
+//! up with another has its own type. `blake3` lives here, with [`Fingerprint`].
 
 use std::fmt;
 

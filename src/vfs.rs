@@ -41,7 +41,7 @@ pub use self::xattrs::VOLUME_XATTR;
 
 /// How long the kernel may keep what only it can change. Forever would be right; an hour heals
 /// whatever a bug made stale.
-pub const TTL_LONG: Duration = Duration::from_secs(3600);
+pub const TTL_LONG: Duration = Duration::from_hours(1);
 
 /// How a volume is shown.
 #[derive(Clone, Copy, Debug, Default)]

@@ -19,6 +19,7 @@
 //! A chunk number that ingest returned stays valid as long as the gate is held: gc decides what
 //! dies only with the gate closed, so nothing is lost between "known" and the extent that says so.
 
+mod attributes;
 mod commit;
 mod dirty;
 mod extent;
@@ -417,9 +418,7 @@ impl OpenFile {
     pub fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>> {
         match &self.content {
             Content::Live(node) => self.volume.read_live(node, offset, len),
-            Content::Past(epoch) => {
-                self.volume.read_past(At::Epoch(*epoch), self.ino, offset, len)
-            }
+            Content::Past(epoch) => self.volume.read_past(At::Epoch(*epoch), self.ino, offset, len),
         }
     }
 }

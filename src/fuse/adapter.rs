@@ -9,14 +9,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, InitFlags,
-    KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, IoctlFlags,
+    KernelConfig, LockOwner, Notifier, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags,
+    ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
 };
 use log::warn;
 
 use super::call::{FaultLog, run};
+use super::reply::{answer, answer_entry, fitting, send_xattr};
 use super::translate::{
     GENERATION, allocate, bare_attr, caller, dir_flags, file_attr, file_type, kind_and_perm,
     missing, open_how, opened_flags, rename_mode, seek, to_u32, xattr_mode,
@@ -27,23 +29,6 @@ use crate::limits::NAME_BYTES_MAX;
 use crate::sys::abi;
 use crate::types::FileKind;
 use crate::vfs::{BLOCK_BYTES, Lookup, NewMode, Node, SetAttr, TTL_LONG, Vfs, WriteHow};
-
-/// Sends the value, or the error, of a call.
-macro_rules! answer {
-    ($reply:ident, $result:expr, $value:pat => $send:expr) => {
-        match $result {
-            Ok($value) => $send,
-            Err(errno) => $reply.error(errno),
-        }
-    };
-}
-
-/// Sends a new name's entry, or the error.
-macro_rules! answer_entry {
-    ($reply:ident, $result:expr) => {
-        answer!($reply, $result, e => $reply.entry(&e.ttl, &file_attr(&e.attr), GENERATION))
-    };
-}
 
 /// The file system as fuser sees it.
 pub(super) struct Adapter {
@@ -471,17 +456,38 @@ impl Filesystem for Adapter {
         });
         answer!(reply, copied, copied => reply.written(to_u32(copied)));
     }
-}
 
-/// The value, unless the caller's buffer is too small; size 0 only asks for the length.
-fn fitting(value: Vec<u8>, size: u32) -> Result<Vec<u8>> {
-    if size != 0 && value.len() > size as usize { Err(Error::Range) } else { Ok(value) }
-}
+    /// No ioctl here. Said without the warning that fuser's default logs for each `isatty`.
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
 
-fn send_xattr(reply: ReplyXattr, value: &[u8], size: u32) {
-    if size == 0 {
-        reply.size(to_u32(value.len() as u64));
-    } else {
-        reply.data(value);
+    /// Files are always ready; the kernel remembers `ENOSYS` and says so itself.
+    fn poll(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: PollNotifier,
+        _: PollEvents,
+        _: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    /// Files have no blocks of a device.
+    fn bmap(&self, _: &Request, _: INodeNo, _: u32, _: u64, reply: ReplyBmap) {
+        reply.error(Errno::EINVAL);
     }
 }

@@ -29,6 +29,9 @@ impl Kv for TempRocks {
     fn usage(&self) -> KvUsage {
         self.kv.usage()
     }
+    fn snapshot(&self) -> Box<dyn Kv + '_> {
+        self.kv.snapshot()
+    }
 }
 
 fn rocks() -> Box<dyn Kv> {
@@ -48,6 +51,7 @@ fn kv_contract(make: impl Fn() -> Box<dyn Kv>) {
     scans_keep_their_bounds(&*make());
     scans_survive_edge_keys(&*make());
     a_scan_sees_one_state(&*make());
+    a_snapshot_sees_one_state_and_stays_out(&*make());
     readers_never_see_half_a_batch(&*make());
 }
 
@@ -270,4 +274,24 @@ fn rocks_names_the_damaged_database() {
         matches!(&error, Error::Corrupt { object, .. } if object.contains(&place)),
         "{error:?}"
     );
+}
+
+fn a_snapshot_sees_one_state_and_stays_out(kv: &dyn Kv) {
+    let put = |kv: &dyn Kv, value: &[u8]| {
+        let mut batch = Batch::default();
+        batch.put(Table::Inode, &b"k"[..], value);
+        kv.write(batch)
+    };
+    put(kv, b"old").unwrap();
+    let before = kv.snapshot();
+    put(kv, b"new").unwrap();
+    assert_eq!(before.get(Table::Inode, b"k").unwrap().unwrap(), b"old");
+    let rows: Vec<_> = before
+        .scan(Table::Inode, &KeyRange::all(), Order::Forward)
+        .map(|row| row.unwrap().1)
+        .collect();
+    assert_eq!(rows, [Box::from(&b"old"[..])]);
+    // Refused, or written to a copy: the tables never see it.
+    let _ = put(&*before, b"lost");
+    assert_eq!(kv.get(Table::Inode, b"k").unwrap().unwrap(), b"new");
 }

@@ -575,6 +575,9 @@ impl Kv for CountingKv {
     fn usage(&self) -> KvUsage {
         self.inner.usage()
     }
+    fn snapshot(&self) -> Box<dyn Kv + '_> {
+        self.inner.snapshot()
+    }
 }
 
 /// What a path through the code costs in the database: (gets, scans).

@@ -119,10 +119,9 @@ impl Audit {
                 "Chunk {chunk} lies in container {}, which does not exist",
                 row.container
             )),
-            Some(container) if end > container.bytes => self.problems.push(format!(
-                "Chunk {chunk} lies beyond the end of container {}",
-                row.container
-            )),
+            Some(container) if end > container.bytes => self
+                .problems
+                .push(format!("Chunk {chunk} lies beyond the end of container {}", row.container)),
             Some(_) => {}
         }
         if row.health != Health::Good {

@@ -180,7 +180,7 @@ impl FrameDirectory {
 
     fn parse_entries(directory: &[u8]) -> Option<Vec<FrameEntry>> {
         let mut reader = Reader::new(directory);
-        let mut entries = Vec::with_capacity(directory.len() / FRAME_ENTRY_BYTES as usize);
+        let mut entries = Vec::new();
         while !reader.is_empty() {
             let chunk = ChunkNo(reader.u64()?);
             let raw_len = reader.u32()?;

@@ -2,7 +2,7 @@
 
 use super::acl::{ACCESS, Acl, DEFAULT};
 use super::snapdir::not_reserved;
-use super::{Caller, Entry, NewMode, Node, SNAPSHOTS_NAME, Vfs, entry};
+use super::{Caller, Entry, NewMode, Node, SNAPSHOTS_NAME, Vfs, entry, reserved};
 use crate::error::{Error, Result};
 use crate::types::{At, FileKind, Ino};
 use crate::volume::{NewInode, RenameMode, Stat};
@@ -98,7 +98,8 @@ impl Vfs {
     /// Renames; in `.snapshots`, a snapshot.
     ///
     /// # Errors
-    /// `CrossDevice` between the live tree, a snapshot and `.snapshots`; those of rename(2).
+    /// `CrossDevice` between the live tree and a snapshot; `NotPermitted` into and out of
+    /// `.snapshots`, or mv(1) would copy instead and make a snapshot on the way; those of rename(2).
     pub fn rename(&self, from: (Node, &[u8]), to: (Node, &[u8]), mode: RenameMode) -> Result<()> {
         match (from.0, to.0) {
             (Node::Live(old), Node::Live(new)) => {
@@ -113,6 +114,7 @@ impl Vfs {
             (Node::Snap(old, _), Node::Snap(new, _)) if old == new => {
                 Err(Error::ReadOnly { what: "a snapshot".to_owned() })
             }
+            (Node::SnapDir(_), _) | (_, Node::SnapDir(_)) => Err(reserved()),
             _ => Err(Error::CrossDevice),
         }
     }

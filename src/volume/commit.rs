@@ -203,9 +203,10 @@ impl Volume {
         let (reaper, weak) = (Arc::clone(&self.reaper), Arc::downgrade(self));
         let reap = move || reap_loop(&reaper, &weak);
         let mut threads = self.threads.lock();
-        for (name, body) in
-            [("commit", Box::new(committer) as Box<dyn FnOnce() + Send>), ("reaper", Box::new(reap))]
-        {
+        for (name, body) in [
+            ("commit", Box::new(committer) as Box<dyn FnOnce() + Send>),
+            ("reaper", Box::new(reap)),
+        ] {
             let thread = thread::Builder::new().name(name.to_owned()).spawn(body);
             threads.push(thread.map_err(|e| Error::io("start a thread for", &self.dir, e))?);
         }

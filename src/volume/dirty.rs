@@ -16,6 +16,7 @@ impl DirtyRanges {
         self.bytes
     }
 
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }

@@ -51,11 +51,7 @@ impl FileTable {
         let entry = nodes.entry(ino).or_default();
         entry.opens += 1;
         let node = entry.node.get_or_insert_with(|| {
-            Arc::new(FileNode {
-                ino,
-                dirty_bytes: AtomicUsize::new(0),
-                state: RwLock::default(),
-            })
+            Arc::new(FileNode { ino, dirty_bytes: AtomicUsize::new(0), state: RwLock::default() })
         });
         Arc::clone(node)
     }

@@ -9,11 +9,14 @@ use crate::types::Ino;
 
 /// Names kept. A file that is written was looked up or made just before; 16,384 names are about
 /// 2 MB and outlast the files any copying tool has in flight.
-const NAMES: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
+const NAMES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(16_383);
+
+/// A name and the directory it is in.
+type Hint = (Ino, Box<[u8]>);
 
 /// Inode → parent and name. A hint may be old or missing; nothing but the class depends on it.
 #[derive(Debug)]
-pub(super) struct NameHints(Mutex<LruCache<Ino, (Ino, Box<[u8]>)>>);
+pub(super) struct NameHints(Mutex<LruCache<Ino, Hint>>);
 
 impl Default for NameHints {
     fn default() -> Self {
@@ -26,7 +29,7 @@ impl NameHints {
         self.0.lock().put(ino, (parent, name.into()));
     }
 
-    pub(super) fn get(&self, ino: Ino) -> Option<(Ino, Box<[u8]>)> {
+    pub(super) fn get(&self, ino: Ino) -> Option<Hint> {
         self.0.lock().get(&ino).cloned()
     }
 }

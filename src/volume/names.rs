@@ -1,11 +1,8 @@
 //! Names: making, linking, removing and renaming. Every change is one edit of the open txg.
 
-use super::{AttrChange, Listed, NewInode, RenameMode, SetTime, Stat, Volume, XattrMode};
+use super::{Listed, NewInode, RenameMode, Stat, Volume};
 use crate::error::{Error, Result};
-use crate::limits::{
-    LINKS_MAX, NAME_BYTES_MAX, TARGET_BYTES_MAX, XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX,
-    XATTR_VALUE_BYTES_MAX,
-};
+use crate::limits::{LINKS_MAX, NAME_BYTES_MAX, TARGET_BYTES_MAX};
 use crate::meta::{Edit, View};
 use crate::types::{At, Cookie, Dirent, FileKind, Ino, Inode, Timestamp};
 
@@ -17,7 +14,10 @@ pub(super) fn check_name(name: &[u8]) -> Result<()> {
     if name.len() > NAME_BYTES_MAX {
         return Err(Error::NameTooLong { max: NAME_BYTES_MAX });
     }
-    if name.is_empty() || name == b"." || name == b".." || name.iter().any(|b| matches!(b, 0 | b'/'))
+    if name.is_empty()
+        || name == b"."
+        || name == b".."
+        || name.iter().any(|b| matches!(b, 0 | b'/'))
     {
         return Err(Error::invalid("A name must not be empty, \".\", \"..\" or contain \"/\""));
     }
@@ -275,13 +275,23 @@ impl Volume {
     }
 
     /// One name of an inode is gone; a directory has only one.
-    fn drop_link(&self, edit: &mut Edit<'_>, ino: Ino, mut inode: Inode, at: Timestamp) -> Result<()> {
+    fn drop_link(
+        &self,
+        edit: &mut Edit<'_>,
+        ino: Ino,
+        mut inode: Inode,
+        at: Timestamp,
+    ) -> Result<()> {
         inode.ctime = at;
         inode.nlink = match inode.kind {
             FileKind::Directory => 0,
             _ => inode.nlink.saturating_sub(1),
         };
-        if inode.nlink > 0 { edit.put_inode(ino, &inode) } else { self.remove_inode(edit, ino, inode) }
+        if inode.nlink > 0 {
+            edit.put_inode(ino, &inode)
+        } else {
+            self.remove_inode(edit, ino, inode)
+        }
     }
 
     /// Moves an entry, over what is there or in exchange for it.
@@ -318,7 +328,9 @@ impl Volume {
             }
             let moved = source.0.ino;
             match (mode, replaced) {
-                (RenameMode::Exchange, Some(other)) => exchange(edit, from, source, to, other, now)?,
+                (RenameMode::Exchange, Some(other)) => {
+                    exchange(edit, from, source, to, other, now)?;
+                }
                 (_, replaced) => self.replace(edit, from, source, to, replaced)?,
             }
             Ok(Some(moved))
@@ -347,119 +359,6 @@ impl Volume {
         place(edit, source, to, now)?;
         touch_directory(edit, from.0, now, -i32::from(is_dir))?;
         touch_directory(edit, to.0, now, i32::from(is_dir) - i32::from(gone_dir))
-    }
-
-    /// Changes attributes; all of them together, except that a new size comes first.
-    ///
-    /// # Errors
-    /// `NotFound`, `IsDirectory` or `Invalid` for the size of what is no file, `FileTooLarge`,
-    /// `NoSpace`, `Poisoned`.
-    pub fn set_attributes(&self, ino: Ino, change: &AttrChange) -> Result<Stat> {
-        if let Some(size) = change.size {
-            self.truncate(ino, size)?;
-        }
-        self.admit_change()?;
-        let _gate = self.gate.read();
-        let now = self.env.now();
-        let inode = self.stage(|edit| {
-            let inode = edit.view().inode(At::Live, ino)?;
-            let mut inode = inode.ok_or_else(|| Error::not_found("inode"))?;
-            inode.perm = change.perm.unwrap_or(inode.perm) & 0o7777;
-            inode.uid = change.uid.unwrap_or(inode.uid);
-            inode.gid = change.gid.unwrap_or(inode.gid);
-            let time = |set: Option<SetTime>, old| match set {
-                Some(SetTime::Now) => now,
-                Some(SetTime::At(time)) => time,
-                None => old,
-            };
-            inode.atime = time(change.atime, inode.atime);
-            inode.mtime = time(change.mtime, inode.mtime);
-            inode.ctime = change.ctime.unwrap_or(now);
-            edit.put_inode(ino, &inode)?;
-            for (name, value) in &change.xattrs {
-                match value {
-                    Some(value) => edit.put_xattr(ino, name, value)?,
-                    None => edit.delete_xattr(ino, name)?,
-                }
-            }
-            Ok(inode)
-        })?;
-        Ok(self.stat_of(At::Live, ino, inode))
-    }
-
-    /// Value of an extended attribute.
-    ///
-    /// # Errors
-    /// `Kv`, `Corrupt`.
-    pub fn xattr(&self, at: At, ino: Ino, name: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.meta.read().xattr(at, ino, name)
-    }
-
-    /// Names of all extended attributes.
-    ///
-    /// # Errors
-    /// `Kv`, `Corrupt`.
-    pub fn xattr_names(&self, at: At, ino: Ino) -> Result<Vec<Box<[u8]>>> {
-        self.meta.read().xattr_names(at, ino)
-    }
-
-    /// Sets an extended attribute.
-    ///
-    /// # Errors
-    /// `Range` (name too long), `TooLarge`, `Exists`, `NoAttribute`, `NotFound`, `Poisoned`.
-    pub fn set_xattr(&self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
-        if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX || name.contains(&0) {
-            return Err(Error::Range);
-        }
-        if value.len() > XATTR_VALUE_BYTES_MAX {
-            return Err(Error::TooLarge);
-        }
-        self.change_xattr(ino, |edit| {
-            let old = edit.view().xattr(At::Live, ino, name)?;
-            match (mode, &old) {
-                (XattrMode::Create, Some(_)) => {
-                    return Err(Error::Exists { what: "attribute".to_owned() });
-                }
-                (XattrMode::Replace, None) => return Err(Error::NoAttribute),
-                (_, Some(_)) => {}
-                (_, None) => {
-                    let names = edit.view().xattr_names(At::Live, ino)?;
-                    let bytes: usize = names.iter().map(|n| n.len() + 1).sum();
-                    if bytes + name.len() + 1 > XATTR_LIST_BYTES_MAX {
-                        return Err(Error::NoSpace { place: format!("the attributes of {ino}") });
-                    }
-                }
-            }
-            edit.put_xattr(ino, name, value)
-        })
-    }
-
-    /// Removes an extended attribute.
-    ///
-    /// # Errors
-    /// `NoAttribute`, `NotFound`, `Poisoned`.
-    pub fn remove_xattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
-        self.change_xattr(ino, |edit| {
-            edit.view().xattr(At::Live, ino, name)?.ok_or(Error::NoAttribute)?;
-            edit.delete_xattr(ino, name)
-        })
-    }
-
-    fn change_xattr(
-        &self,
-        ino: Ino,
-        change: impl FnOnce(&mut Edit<'_>) -> Result<()>,
-    ) -> Result<()> {
-        self.admit_change()?;
-        let _gate = self.gate.read();
-        let now = self.env.now();
-        self.stage(|edit| {
-            let inode = edit.view().inode(At::Live, ino)?;
-            let mut inode = inode.ok_or_else(|| Error::not_found("inode"))?;
-            change(edit)?;
-            inode.ctime = now;
-            edit.put_inode(ino, &inode)
-        })
     }
 }
 

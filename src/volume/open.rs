@@ -369,7 +369,11 @@ fn load_reaps(meta: &Meta) -> Result<(HashSet<Ino>, HashSet<Ino>)> {
         let Some((last, _)) = rows.last() else { return Ok((trims, orphans)) };
         after = Some(*last);
         for (ino, reap) in rows {
-            if reap.delete { orphans.insert(ino) } else { trims.insert(ino) };
+            if reap.delete {
+                orphans.insert(ino)
+            } else {
+                trims.insert(ino)
+            };
         }
     }
 }

@@ -98,11 +98,17 @@ impl Volume {
     }
 
     /// An inode without names: gone at once if it is small and nobody has it open.
-    pub(super) fn remove_inode(&self, edit: &mut Edit<'_>, ino: Ino, mut inode: Inode) -> Result<()> {
+    pub(super) fn remove_inode(
+        &self,
+        edit: &mut Edit<'_>,
+        ino: Ino,
+        mut inode: Inode,
+    ) -> Result<()> {
         inode.nlink = 0;
         let all = 0..u64::MAX;
         if !self.files.is_open(ino) {
-            let extents = edit.view().extents(At::Live, ino, all.clone(), REAP_PIECE_EXTENTS + 1)?;
+            let extents =
+                edit.view().extents(At::Live, ino, all.clone(), REAP_PIECE_EXTENTS + 1)?;
             if extents.len() <= REAP_PIECE_EXTENTS {
                 self.drop_extents(edit, ino, &mut inode, &extents, &all)?;
                 return self.erase_inode(edit, ino);
@@ -118,7 +124,7 @@ impl Volume {
     fn erase_inode(&self, edit: &mut Edit<'_>, ino: Ino) -> Result<()> {
         let names = edit.view().xattr_names(At::Live, ino)?;
         for name in names {
-            edit.delete_xattr(ino, &name);
+            edit.delete_xattr(ino, &name)?;
         }
         edit.delete_inode(ino)?;
         edit.delete_reap(ino);

@@ -48,9 +48,10 @@ impl Superblock {
 
     fn decode(bytes: &[u8], path: &Path) -> Result<Self> {
         let damaged = |detail: &str| {
-            Error::corrupt(format!("superblock {}", path.display()), format!(
-                "{detail}; restore the file from a copy of the volume directory"
-            ))
+            Error::corrupt(
+                format!("superblock {}", path.display()),
+                format!("{detail}; restore the file from a copy of the volume directory"),
+            )
         };
         if bytes.len() != LEN {
             return Err(damaged(&format!("it has {} bytes instead of {LEN}", bytes.len())));
@@ -65,10 +66,13 @@ impl Superblock {
         let mut reader = Reader::new(&body[8..]);
         let version = reader.u32().ok_or_else(|| damaged("it is cut"))?;
         if version != FORMAT_VERSION {
-            return Err(Error::Unknown { what: format!(
-                "Volume {} has format version {version}, this program knows only {FORMAT_VERSION}; \
-                 use a newer stratafs", path.parent().unwrap_or(path).display()
-            ) });
+            return Err(Error::Unknown {
+                what: format!(
+                    "Volume {} has format version {version}, this program knows only {FORMAT_VERSION}; \
+                 use a newer stratafs",
+                    path.parent().unwrap_or(path).display()
+                ),
+            });
         }
         let mut fields = || {
             reader.u32()?;
@@ -78,10 +82,13 @@ impl Superblock {
         };
         let (features, id, secs) = fields().ok_or_else(|| damaged("it is cut"))?;
         if features != 0 {
-            return Err(Error::Unknown { what: format!(
-                "Volume {} uses feature flags {features:#x} that this program does not know; \
-                 use a newer stratafs", path.parent().unwrap_or(path).display()
-            ) });
+            return Err(Error::Unknown {
+                what: format!(
+                    "Volume {} uses feature flags {features:#x} that this program does not know; \
+                 use a newer stratafs",
+                    path.parent().unwrap_or(path).display()
+                ),
+            });
         }
         Ok(Self { id: VolumeId(id), created: Timestamp { secs, nanos: 0 } })
     }
@@ -91,12 +98,15 @@ impl Superblock {
         let not = |why: &str| Error::NotAVolume {
             what: format!(
                 "{} {why}; make a volume there with `stratafs init {}`",
-                dir.display(), dir.display()
+                dir.display(),
+                dir.display()
             ),
         };
         let path = dir.join(SUPERBLOCK_FILE);
         match fs::metadata(dir) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(not("does not exist")),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(not("does not exist"));
+            }
             Err(e) => return Err(Error::io("open", dir, e)),
             Ok(found) if !found.is_dir() => return Err(not("is not a directory")),
             Ok(_) => {}
@@ -122,10 +132,7 @@ mod tests {
     use super::*;
 
     fn sample() -> Superblock {
-        Superblock {
-            id: VolumeId([7; 16]),
-            created: Timestamp { secs: 0x0102_0304, nanos: 0 },
-        }
+        Superblock { id: VolumeId([7; 16]), created: Timestamp { secs: 0x0102_0304, nanos: 0 } }
     }
 
     #[test]

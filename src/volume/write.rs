@@ -116,7 +116,12 @@ impl Volume {
         first
     }
 
-    pub(super) fn drain_state(&self, node: &FileNode, state: &mut FileState, how: Drain) -> Result<()> {
+    pub(super) fn drain_state(
+        &self,
+        node: &FileNode,
+        state: &mut FileState,
+        how: Drain,
+    ) -> Result<()> {
         loop {
             let start = match how {
                 Drain::Stream => state.dirty.longest(),
@@ -248,11 +253,8 @@ impl Volume {
         start: u64,
         how: Drain,
     ) -> Result<Region> {
-        let from = if state.clean_cut == Some(start) {
-            start
-        } else {
-            self.left_edge(ino, spec, start)?
-        };
+        let from =
+            if state.clean_cut == Some(start) { start } else { self.left_edge(ino, spec, start)? };
         let (from, mut data) = match self.read_current(ino, state, from..start) {
             Ok(old) => (from, old),
             Err(e) => (start, not_widened(ino, &e)),
@@ -264,7 +266,10 @@ impl Volume {
         } else {
             data.extend_from_slice(&dirty);
         }
-        while how == Drain::All {
+        if how == Drain::Stream {
+            return Ok(Region { start: from, data });
+        }
+        loop {
             let end = from + data.len() as u64;
             let edge = self.right_edge(ino, spec, end)?;
             if edge <= end {

@@ -1,6 +1,5 @@
 //! Doubles: a database of maps, a shard that fails when told to, bytes that do not compress.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,11 +8,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
-use crate::kv::{Batch, KeyRange, Kv, KvUsage, Order, Rows, Table};
+use crate::kv::{Batch, KeyRange, Kv, KvUsage, MemoryKv, Order, Rows, Table};
 use crate::shard::{Appender, MemoryShard, Shard, Space};
 use crate::types::ContainerId;
 
-/// Reproducible noise: BLAKE3 of the seed, as long as needed.
+/// Reproducible noise from a seed, as long as needed.
 pub(super) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let words = std::iter::repeat_with(|| {
@@ -25,10 +24,9 @@ pub(super) fn noise(seed: u64, len: usize) -> Vec<u8> {
     words.flatten().take(len).collect()
 }
 
-#[derive(Default)]
-pub(super) struct MapKv {
-    rows: Mutex<BTreeMap<(Table, Box<[u8]>), Box<[u8]>>>,
-}
+/// Tables in memory that can be counted.
+#[derive(Debug, Default)]
+pub(super) struct MapKv(MemoryKv);
 
 impl MapKv {
     pub(super) fn rows(&self, table: Table) -> usize {
@@ -38,37 +36,23 @@ impl MapKv {
 
 impl Kv for MapKv {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        Ok(self.rows.lock().get(&(table, key.into())).map(|value| value.to_vec()))
+        self.0.get(table, key)
     }
 
     fn scan(&self, table: Table, range: &KeyRange, order: Order) -> Rows<'_> {
-        let rows = self.rows.lock();
-        let wanted = rows.iter().filter(|((of, key), _)| {
-            *of == table
-                && **key >= *range.lower
-                && range.upper.as_ref().is_none_or(|upper| **key < **upper)
-        });
-        let mut found: Vec<_> =
-            wanted.map(|((_, key), value)| Ok((key.clone(), value.clone()))).collect();
-        if order == Order::Backward {
-            found.reverse();
-        }
-        Box::new(found.into_iter())
+        self.0.scan(table, range, order)
     }
 
     fn write(&self, batch: Batch) -> Result<()> {
-        let mut rows = self.rows.lock();
-        for change in batch.changes {
-            match change.value {
-                Some(value) => rows.insert((change.table, change.key), value),
-                None => rows.remove(&(change.table, change.key)),
-            };
-        }
-        Ok(())
+        self.0.write(batch)
     }
 
     fn usage(&self) -> KvUsage {
-        KvUsage::default()
+        self.0.usage()
+    }
+
+    fn snapshot(&self) -> Box<dyn Kv + '_> {
+        self.0.snapshot()
     }
 }
 
