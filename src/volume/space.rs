@@ -1,9 +1,9 @@
 //! Room: what may be accepted, and where new chunks go.
 //!
 //! `ENOSPC` comes before anything is accepted that cannot be kept (P5): a write is let in only if
-//! what is buffered already, and it, fit what the shards have free beyond their reserve. The reserve
-//! keeps deleting, commits and unmounting possible. Free space is asked for after every commit and
-//! whenever 16 MiB were accepted since.
+//! what is buffered already, and it, fit what the shards have free beyond their reserve. The
+//! reserve keeps deleting, commits and unmounting possible. Free space is asked for after every
+//! commit and whenever 16 MiB were accepted since.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
