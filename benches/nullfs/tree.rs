@@ -10,7 +10,7 @@ const ROOT: u64 = 1;
 /// Cookies of names start here; 1 and 2 are `.` and `..`.
 const COOKIE_FIRST: u64 = 3;
 
-/// Cookie, name and attributes of an entry.
+/// An entry of a directory: cookie, name and attributes.
 pub type Listed = (u64, Box<[u8]>, FileAttr);
 pub type Answer<T> = Result<T, Errno>;
 
@@ -120,6 +120,19 @@ impl Tree {
         self.dir(parent)?.insert(name, attr.ino.0);
         self.touch_dir(parent, i32::from(new.kind == FileType::Directory))?;
         Ok(attr)
+    }
+
+    pub fn link(&mut self, ino: u64, parent: u64, name: &[u8]) -> Answer<FileAttr> {
+        if self.dir(parent)?.get(name).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        let attr = &mut self.node(ino)?.attr;
+        attr.nlink += 1;
+        attr.ctime = SystemTime::now();
+        let linked = *attr;
+        self.dir(parent)?.insert(name, ino);
+        self.touch_dir(parent, 0)?;
+        Ok(linked)
     }
 
     /// A name in `dir` changed; `links` subdirectories came or went.
