@@ -188,7 +188,6 @@ close_target() {
         fact vm_hwm_kib "$(vm VmHWM)"
         fact vm_rss_kib "$(vm VmRSS)"
         fact daemon_cpu_seconds "$(daemon_cpu)"
-        fact volume_disk_bytes "$(du -s --block-size=1 "$run/volume" | cut -f1)"
         local stats
         stats=$("$stratafs" --json stats "$run/volume")
         local key
@@ -199,6 +198,8 @@ close_target() {
         timeout "$step_seconds" "$stratafs" umount "$mounted" >/dev/null
         seconds=$(minus "$EPOCHREALTIME" "$start")
         emit umount "$seconds" "$seconds" 0
+        # Now: while open, RocksDB reserves 50 MB for its log.
+        fact volume_disk_bytes "$(du -s --block-size=1 "$run/volume" | cut -f1)"
     elif [ "$target" = floor ]; then
         umount "$mounted" || { sleep 1; umount "$mounted"; }
         wait "$daemon" || true
@@ -208,12 +209,10 @@ close_target() {
     run=''
 }
 
-# The first number with this key.
+# A number of the outermost object of the JSON on stdin.
 json_value() {
-    awk -v key="\"$1\":" '
-        { at = index($0, key) }
-        !found && at { rest = substr($0, at + length(key)); sub(/^ */, "", rest)
-                       match(rest, /^[0-9.]+/); print substr(rest, 1, RLENGTH); found = 1 }'
+    perl -0777 -ne 's/^\s*\{//; s/\}\s*$//; 1 while s/\{[^{}]*\}|\[[^\[\]]*\]//g;
+        print $1 if /"'"$1"'":\s*([0-9.]+)/'
 }
 
 vm() { awk -v key="$1:" '$1 == key { print $2 }' "/proc/$daemon/status"; }
@@ -312,7 +311,9 @@ report() {
 
 main() {
     check_setup
-    trap cleanup EXIT INT TERM
+    trap cleanup EXIT
+    trap "exit 130" INT
+    trap "exit 143" TERM
     : >"$out.tsv"
     prepare_sources
     local order=($targets)

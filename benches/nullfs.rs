@@ -1,13 +1,15 @@
 //! The FUSE floor: a file system in memory that forgets what is written.
 //!
 //! It answers the requests `rsync -a`, `cp -a`, `dd`, `find`, `du` and `rm -rf` make, with the
-//! flags, lifetimes and number of threads of the `StrataFS` mount (`src/fuse`, `src/vfs`: keep them
-//! alike) and next to no work behind them. What it costs is what fuser, the kernel and the wakeups
-//! cost, and no change of `StrataFS` alone can go below that. Names and attributes are kept, data
-//! is not: a file remembers its size and reads as zeros.
+//! flags, lifetimes and number of threads of the `StrataFS` mount (`nullfs/same.rs`) and next to no
+//! work behind them. What it costs is what fuser, the kernel and the wakeups cost, and no change of
+//! `StrataFS` alone can go below that. Names and attributes are kept, data is not: a file remembers
+//! its size and reads as zeros.
 //!
 //! `nullfs MOUNTPOINT [THREADS]` stays in the foreground until it is unmounted.
 
+#[path = "nullfs/same.rs"]
+mod same;
 #[path = "nullfs/tree.rs"]
 mod tree;
 
@@ -16,42 +18,22 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use fuser::{
     BsdFileFlags, Config, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem,
-    FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenAccMode,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
-    Session, SessionACL, TimeOrNow, WriteFlags,
+    FopenFlags, INodeNo, KernelConfig, LockOwner, MountOption, OpenAccMode, OpenFlags, RenameFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, Session, SessionACL,
+    TimeOrNow, WriteFlags,
 };
 use parking_lot::{Mutex, MutexGuard};
 
+use same::{
+    COPY_BYTES_MAX, GENERATION, THREADS, TTL, WANTED, WRITE_BYTES_MAX, is_rsync_temp, kind_of,
+    missing, open_flags, perm_of, time_of,
+};
 use tree::{Answer, New, Tree};
-
-/// As `vfs::TTL_LONG`: only this mount changes anything.
-const TTL: Duration = Duration::from_hours(1);
-/// As in `fuse::adapter`.
-const WRITE_BYTES_MAX: u32 = 1024 * 1024;
-/// As in `fuse`.
-const THREADS: std::ops::RangeInclusive<usize> = 2..=4;
-const GENERATION: Generation = Generation(0);
-
-/// As in `fuse::adapter`.
-const WANTED: [InitFlags; 12] = [
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
-    InitFlags::FUSE_DONT_MASK,
-    InitFlags::FUSE_POSIX_ACL,
-    InitFlags::FUSE_DO_READDIRPLUS,
-    InitFlags::FUSE_READDIRPLUS_AUTO,
-    InitFlags::FUSE_PARALLEL_DIROPS,
-    InitFlags::FUSE_ASYNC_DIO,
-    InitFlags::FUSE_CACHE_SYMLINKS,
-    InitFlags::FUSE_EXPLICIT_INVAL_DATA,
-    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-    InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
-    InitFlags::FUSE_BIG_WRITES,
-];
 
 struct NullFs {
     tree: Mutex<Tree>,
@@ -95,62 +77,6 @@ fn done(result: Answer<()>, reply: ReplyEmpty) {
     match result {
         Ok(()) => reply.ok(),
         Err(e) => reply.error(e),
-    }
-}
-
-/// The reply that makes the kernel remember that a name does not exist.
-fn missing() -> FileAttr {
-    FileAttr {
-        ino: INodeNo(0),
-        size: 0,
-        blocks: 0,
-        atime: UNIX_EPOCH,
-        mtime: UNIX_EPOCH,
-        ctime: UNIX_EPOCH,
-        crtime: UNIX_EPOCH,
-        kind: FileType::RegularFile,
-        perm: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 4096,
-        flags: 0,
-    }
-}
-
-fn kind_of(mode: u32) -> FileType {
-    match mode & 0o170_000 {
-        0o010_000 => FileType::NamedPipe,
-        0o020_000 => FileType::CharDevice,
-        0o060_000 => FileType::BlockDevice,
-        0o140_000 => FileType::Socket,
-        _ => FileType::RegularFile,
-    }
-}
-
-fn perm_of(mode: u32, umask: u32) -> u16 {
-    u16::try_from(mode & !umask & 0o7777).expect("four octal digits fit")
-}
-
-/// As `classify::is_rsync_temp`: `.NAME.XXXXXX`.
-fn is_rsync_temp(name: &[u8]) -> bool {
-    let Some((_, tail)) = name.split_at_checked(name.len().wrapping_sub(7)) else { return false };
-    name.starts_with(b".") && tail[0] == b'.' && tail[1..].iter().all(u8::is_ascii_alphanumeric)
-}
-
-/// As `fuse::translate::opened_flags`.
-fn open_flags(direct: bool, keep_cache: bool) -> FopenFlags {
-    let mut flags = FopenFlags::FOPEN_NOFLUSH;
-    flags.set(FopenFlags::FOPEN_DIRECT_IO, direct);
-    flags.set(FopenFlags::FOPEN_KEEP_CACHE, keep_cache && !direct);
-    flags
-}
-
-fn time_of(time: TimeOrNow) -> SystemTime {
-    match time {
-        TimeOrNow::SpecificTime(time) => time,
-        TimeOrNow::Now => SystemTime::now(),
     }
 }
 
@@ -295,22 +221,7 @@ impl Filesystem for NullFs {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        let mut tree = self.tree();
-        let linked = match tree.find(newparent.0, newname.as_bytes()) {
-            Ok(None) => tree.node(ino.0).map(|node| {
-                node.attr.nlink += 1;
-                node.attr.ctime = SystemTime::now();
-                node.attr
-            }),
-            Ok(Some(_)) => Err(Errno::EEXIST),
-            Err(e) => Err(e),
-        };
-        let named = linked.and_then(|attr| {
-            tree.dir(newparent.0)?.insert(newname.as_bytes(), ino.0);
-            tree.touch_dir(newparent.0, 0)?;
-            Ok(attr)
-        });
-        drop(tree);
+        let named = self.tree().link(ino.0, newparent.0, newname.as_bytes());
         match named {
             Ok(attr) => reply.entry(&TTL, &attr, GENERATION),
             Err(e) => reply.error(e),
@@ -548,8 +459,6 @@ impl Filesystem for NullFs {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        /// As `vfs::files`.
-        const COPY_BYTES_MAX: u64 = 1 << 30;
         let mut tree = self.tree();
         let copied = tree
             .node(ino_in.0)

@@ -1,9 +1,9 @@
 //! Check: does everything fit together, and is every byte what it was?
 //!
-//! Looks at one committed state of the tables, so it runs while the volume is in use; gc waits. Names
-//! and extents are audited by `meta`, containers by `store`; this room joins them: every reference
-//! must resolve. With `read_data` every chunk is read, decoded and compared with its fingerprint.
-//! Memory: four bytes per chunk number and about 60 per inode. Does not: repair.
+//! Looks at one committed state of the tables, so it runs while the volume is in use; gc waits.
+//! Names and extents are audited by `meta`, containers by `store`; this room joins them: every
+//! reference must resolve. With `read_data` every chunk is read, decoded and compared with its
+//! fingerprint. Memory: four bytes per chunk number and about 60 per inode. Does not: repair.
 
 use serde::{Deserialize, Serialize};
 

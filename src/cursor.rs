@@ -130,7 +130,7 @@ mod tests {
             let mut reader = Reader::new(&out);
             assert_eq!(reader.varint().and_then(|v| reader.finish(v)), Some(value));
             for cut in 0..out.len() {
-                assert_eq!(Reader::new(&out[..cut]).varint(), None);
+                assert_eq!(Reader::new(out.get(..cut).unwrap()).varint(), None);
             }
         }
         assert_eq!(Reader::new(&[0x80, 0x00]).varint(), None, "longer than needed");

@@ -1,9 +1,9 @@
 //! Chunk store: keeps every distinct chunk once and gives it back verified.
 //!
-//! Guarantees: after [`Store::seal`] returns, every chunk put before it is durable on its shard, and
-//! the rows in its batch point only at durable frames. Every byte that [`Store::read`] returns has
-//! the fingerprint it was stored under. A chunk found damaged is not used for dedup until the same
-//! bytes are put again; they are then stored under the old number, which heals all who use it.
+//! Guarantees: after [`Store::seal`] returns, every chunk put before it is durable on its shard,
+//! and the rows in its batch point only at durable frames. Every byte that [`Store::read`] returns
+//! has the fingerprint it was stored under. A chunk found damaged is not used for dedup until the
+//! same bytes are put again; they are then stored under the old number, which heals all who use it.
 //! Relies on: one commit at a time ([`Store::seal`], write the batch, [`Store::committed`]); the
 //! caller persists [`NextIds`]; shards that keep what they synced.
 //! Does not: know files, inodes or snapshots; decide where a chunk goes (the hint does) or what is
@@ -393,7 +393,8 @@ impl Store {
         Err(Error::invalid(format!("Chunks of container {id} are moving; commit first")))
     }
 
-    /// Lets the next [`Store::seal`] close all open containers, so that gc can have them.
+    /// Lets the next [`Store::seal`] close the containers that are open now, so that gc can have
+    /// them. Chunks not yet written go to new ones.
     pub fn close_open(&self) {
         for writer in self.core.writers() {
             writer.lock().close();

@@ -7,8 +7,8 @@
 //! Does not: store anything, know FUSE, check who may do what.
 //!
 //! **Snapshots in the tree.** Every live directory D has a hidden directory `.snapshots` that lists
-//! the snapshots in which D was a directory; `.snapshots/NAME` is D as it was then. `mkdir`, `rmdir`
-//! and `rename` in there make, delete and rename snapshots of the whole volume.
+//! the snapshots in which D was a directory; `.snapshots/NAME` is D as it was then. `mkdir`,
+//! `rmdir` and `rename` in there make, delete and rename snapshots of the whole volume.
 //!
 //! **How long answers hold.** The kernel may keep them for [`TTL_LONG`], since every change of the
 //! live tree comes through it and snapshots do not change. What the command line can change behind

@@ -14,7 +14,7 @@
 //! | `gate` (write) | the drain of what is left, then freeze or snapshot | commit, snapshot, gc |
 //! | a file's `state` | a write, a drain, a read | files |
 //! | `meta` | one look or one edit | everybody |
-//! | leaves: file table, name hints, sets of inodes, the store's own | a few instructions | everybody |
+//! | leaves: file table, hints, sets of inodes, the store's | a few instructions | everybody |
 //!
 //! A chunk number that ingest returned stays valid as long as the gate is held: gc decides what
 //! dies only with the gate closed, so nothing is lost between "known" and the extent that says so.

@@ -10,6 +10,8 @@ const ROOT: u64 = 1;
 /// Cookies of names start here; 1 and 2 are `.` and `..`.
 const COOKIE_FIRST: u64 = 3;
 
+/// An entry of a directory: cookie, name and attributes.
+pub type Listed = (u64, Box<[u8]>, FileAttr);
 pub type Answer<T> = Result<T, Errno>;
 
 /// What a directory holds. Cookies rise and are never reused, so a listing survives removals.
@@ -120,6 +122,19 @@ impl Tree {
         Ok(attr)
     }
 
+    pub fn link(&mut self, ino: u64, parent: u64, name: &[u8]) -> Answer<FileAttr> {
+        if self.dir(parent)?.get(name).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        let attr = &mut self.node(ino)?.attr;
+        attr.nlink += 1;
+        attr.ctime = SystemTime::now();
+        let linked = *attr;
+        self.dir(parent)?.insert(name, ino);
+        self.touch_dir(parent, 0)?;
+        Ok(linked)
+    }
+
     /// A name in `dir` changed; `links` subdirectories came or went.
     pub fn touch_dir(&mut self, dir: u64, links: i32) -> Answer<()> {
         let attr = &mut self.node(dir)?.attr;
@@ -209,7 +224,7 @@ impl Tree {
     }
 
     /// Entries after `cookie`: cookie, name and attributes.
-    pub fn list(&mut self, ino: u64, cookie: u64) -> Answer<Vec<(u64, Box<[u8]>, FileAttr)>> {
+    pub fn list(&mut self, ino: u64, cookie: u64) -> Answer<Vec<Listed>> {
         /// More than a 32 KiB or 128 KiB reply takes of short names.
         const ENTRIES_MAX: usize = 1024;
         let parent = self.node(ino)?.parent;

@@ -1,22 +1,24 @@
 //! Which shard of a class takes new data.
 
-use crate::config::ClassSpec;
-
-/// A shard of `spec` for `key`, by weight, among those that are `usable`; else the fallback, if
-/// that is usable; else `None`.
+/// One of `shards` for `key`, by weight, among those that are `usable`; else the fallback, if that
+/// is usable; else `None`.
 ///
 /// The same key gives the same shard as long as the class's list stays. A shard that is added takes
 /// its share from the others and moves nothing between them; one that is not usable leaves its keys
 /// to the others and moves nothing else (rendezvous hashing).
-pub fn pick_shard(spec: &ClassSpec, key: u64, usable: impl Fn(&str) -> bool) -> Option<&str> {
-    let best = spec
-        .shards
+pub fn pick_shard<'a>(
+    shards: &'a [(String, u32)],
+    fallback: Option<&'a str>,
+    key: u64,
+    usable: impl Fn(&str) -> bool,
+) -> Option<&'a str> {
+    let best = shards
         .iter()
         .filter(|(name, _)| usable(name))
         .max_by(|a, b| score(key, a).total_cmp(&score(key, b)));
     match best {
         Some((name, _)) => Some(name),
-        None => spec.fallback.as_deref().filter(|name| usable(name)),
+        None => fallback.filter(|name| usable(name)),
     }
 }
 
@@ -48,24 +50,20 @@ fn mix(x: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::pick_shard;
-    use crate::config::{ClassSpec, Config};
 
-    fn spec(shards: &[(&str, u32)], fallback: Option<&str>) -> ClassSpec {
-        ClassSpec {
-            shards: shards.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect(),
-            fallback: fallback.map(str::to_owned),
-            ..Config::default().classes[0].clone()
-        }
+    fn list(shards: &[(&str, u32)]) -> Vec<(String, u32)> {
+        shards.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect()
     }
 
-    fn picks(spec: &ClassSpec) -> Vec<String> {
-        let pick = |key| pick_shard(spec, key, |_| true).unwrap().to_owned();
+    fn picks(shards: &[(&str, u32)]) -> Vec<String> {
+        let shards = list(shards);
+        let pick = |key| pick_shard(&shards, None, key, |_| true).unwrap().to_owned();
         (0..20_000).map(pick).collect()
     }
 
     #[test]
     fn shares_follow_weights() {
-        let picked = picks(&spec(&[("ssd", 1), ("hdd1", 3), ("hdd2", 6)], None));
+        let picked = picks(&[("ssd", 1), ("hdd1", 3), ("hdd2", 6)]);
         for (name, share) in [("ssd", 2_000), ("hdd1", 6_000), ("hdd2", 12_000)] {
             let count = picked.iter().filter(|picked| *picked == name).count();
             assert!(count.abs_diff(share) < 300, "{name}: {count} instead of {share}");
@@ -74,8 +72,8 @@ mod tests {
 
     #[test]
     fn an_added_shard_takes_from_all_and_moves_nothing_else() {
-        let before = picks(&spec(&[("a", 1), ("b", 2)], None));
-        let after = picks(&spec(&[("b", 2), ("new", 1), ("a", 1)], None));
+        let before = picks(&[("a", 1), ("b", 2)]);
+        let after = picks(&[("b", 2), ("new", 1), ("a", 1)]);
         let moved: Vec<_> = before.iter().zip(&after).filter(|(old, new)| old != new).collect();
         assert!(moved.iter().all(|(_, new)| *new == "new"));
         assert!(moved.len().abs_diff(5_000) < 300, "{}", moved.len());
@@ -84,9 +82,10 @@ mod tests {
 
     #[test]
     fn an_unusable_shard_moves_only_its_own_keys() {
-        let spec = spec(&[("a", 1), ("b", 1), ("c", 1)], Some("d"));
-        for (key, all) in (0..).zip(picks(&spec)) {
-            let without_b = pick_shard(&spec, key, |name| name != "b").unwrap();
+        let shards = [("a", 1), ("b", 1), ("c", 1)];
+        let listed = list(&shards);
+        for (key, all) in (0..).zip(picks(&shards)) {
+            let without_b = pick_shard(&listed, Some("d"), key, |name| name != "b").unwrap();
             assert!(all == "b" || all == without_b);
             assert_ne!(without_b, "b");
         }
@@ -94,10 +93,11 @@ mod tests {
 
     #[test]
     fn the_fallback_comes_last() {
-        let with = spec(&[("a", 1)], Some("spare"));
-        assert_eq!(pick_shard(&with, 7, |_| true), Some("a"));
-        assert_eq!(pick_shard(&with, 7, |name| name != "a"), Some("spare"));
-        assert_eq!(pick_shard(&with, 7, |_| false), None);
-        assert_eq!(pick_shard(&spec(&[("a", 1)], None), 7, |name| name != "a"), None);
+        let shards = list(&[("a", 1)]);
+        let with = |usable: fn(&str) -> bool| pick_shard(&shards, Some("spare"), 7, usable);
+        assert_eq!(with(|_| true), Some("a"));
+        assert_eq!(with(|name| name != "a"), Some("spare"));
+        assert_eq!(with(|_| false), None);
+        assert_eq!(pick_shard(&shards, None, 7, |name| name != "a"), None);
     }
 }

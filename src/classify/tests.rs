@@ -1,3 +1,5 @@
+//! Tests of the room `classify`.
+
 use std::path::Path;
 
 use proptest::prelude::{ProptestConfig, Strategy, any, proptest};

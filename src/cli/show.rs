@@ -251,7 +251,11 @@ fn classes(list: &[ClassInfo]) -> String {
             plain(&class.name),
             plain(&class.chunking),
             plain(&class.codec),
-            plain(&class.shards.join(", ")),
+            if class.shards.is_empty() {
+                "all".to_owned()
+            } else {
+                plain(&class.shards.join(", "))
+            },
         ]);
     }
     table.render()

@@ -101,7 +101,8 @@ pub struct ClassSpec {
     pub chunking: Chunking,
     /// How its chunks are compressed.
     pub codec: CodecSetting,
-    /// Where its new chunks go: shard names with weights, 1 or more each; never empty.
+    /// Where its new chunks go: shard names with weights, 1 or more each. Empty: all shards of the
+    /// volume, by the weights they were added with.
     pub shards: Vec<(String, u32)>,
     /// The shard used when none of `shards` has room or is there.
     pub fallback: Option<String>,
@@ -148,7 +149,7 @@ fn class(id: ClassId, name: &str, chunking: Chunking) -> ClassSpec {
         name: name.to_owned(),
         chunking,
         codec: CodecSetting::Zstd { level: ZSTD_LEVEL_DEFAULT },
-        shards: vec![(DEFAULT_SHARD.to_owned(), 1)],
+        shards: Vec::new(),
         fallback: Some(DEFAULT_SHARD.to_owned()),
         line: 0,
     }

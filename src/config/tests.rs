@@ -1,3 +1,5 @@
+//! Tests of the room `config`.
+
 use std::path::Path;
 
 use super::{

@@ -82,7 +82,7 @@ mod tests {
         assert!(!ending.begun() && !ending.begins_within(Duration::from_millis(1)));
         let waiter = thread::spawn({
             let ending = Arc::clone(&ending);
-            move || (ending.begins_within(Duration::from_secs(60)), ending.wait())
+            move || (ending.begins_within(Duration::from_mins(1)), ending.wait())
         });
         ending.begin();
         ending.tell(Err(Error::Stale));

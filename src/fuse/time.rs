@@ -9,8 +9,9 @@ use crate::volume::SetTime;
 
 /// A time that fuser 0.18.0 read from a request.
 ///
-/// For a time before 1970 it takes the nanoseconds, which count upwards from the second, as counting
-/// down: -1.75 s, on the wire (-2 s, +0.25 s), arrives as -2.25 s. Read backwards it is right again.
+/// For a time before 1970 it takes the nanoseconds, which count upwards from the second, as
+/// counting down: -1.75 s, on the wire (-2 s, +0.25 s), arrives as -2.25 s. Read backwards it is
+/// right again.
 pub(super) fn from_request(time: SystemTime) -> Timestamp {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => Timestamp { secs: seconds(after), nanos: after.subsec_nanos() },

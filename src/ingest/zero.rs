@@ -47,24 +47,30 @@ mod tests {
         parts.iter().flat_map(|&(byte, len)| vec![byte; len]).collect()
     }
 
+    fn only(data: &[u8], offset: u64, final_end: bool) -> Range<usize> {
+        let mut runs = zero_runs(data, offset, final_end);
+        assert_eq!(runs.len(), 1, "{runs:?}");
+        runs.remove(0)
+    }
+
     #[test]
     fn runs_are_aligned_in_the_file() {
         let d = data(&[(1, 100), (0, 40_000), (1, 100)]);
-        assert_eq!(zero_runs(&d, 0, true), [4096..36864]);
-        assert_eq!(zero_runs(&d, 4000, true), [96 + 4096..96 + 4096 * 9]);
+        assert_eq!(only(&d, 0, true), 4096..36864);
+        assert_eq!(only(&d, 4000, true), 96 + 4096..96 + 4096 * 9);
     }
 
     #[test]
     fn a_run_at_the_end_ends_with_the_file() {
         let d = data(&[(1, 4096), (0, 20_001)]);
-        assert_eq!(zero_runs(&d, 0, true), [4096..24097]);
-        assert_eq!(zero_runs(&d, 0, false), [4096..4096 + 16384]);
+        assert_eq!(only(&d, 0, true), 4096..24097);
+        assert_eq!(only(&d, 0, false), 4096..4096 + 16384);
     }
 
     #[test]
     fn short_runs_stay_data_but_all_zero_data_is_a_hole() {
         assert!(zero_runs(&data(&[(1, 4096), (0, 8192), (1, 4096)]), 0, true).is_empty());
-        assert_eq!(zero_runs(&data(&[(0, 10)]), 0, true), [0..10]);
+        assert_eq!(only(&data(&[(0, 10)]), 0, true), 0..10);
         assert!(zero_runs(&data(&[(0, 10)]), 0, false).is_empty());
         assert!(zero_runs(&[], 0, true).is_empty());
     }

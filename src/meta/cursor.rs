@@ -1,43 +1,30 @@
-//! Numbers in records: a reader that checks every bound, and the writing functions to match.
+//! Numbers in records: [`crate::cursor`] with reasons, and signed numbers.
 //!
-//! A varint is LEB128: seven bits per byte, lowest first, the top bit says that more follow. The
-//! shortest form is the only valid one. Signed numbers are zigzag-coded first: 0, -1, 1, -2 …
+//! Signed numbers are zigzag-coded: 0, -1, 1, -2 …
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use crate::cursor::Reader;
+pub(super) use crate::cursor::put_varint;
 
 /// Reading fails with what is wrong with the bytes.
 pub(super) type Parsed<T> = Result<T, &'static str>;
 
+const SHORT: &str = "it ends too early";
+
 /// Reads a record from its front.
-pub(super) struct Cursor<'a> {
-    rest: &'a [u8],
-}
+pub(super) struct Cursor<'a>(Reader<'a>);
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
+        Self(Reader::new(bytes))
     }
 
     pub(super) fn u8(&mut self) -> Parsed<u8> {
-        let (first, rest) = self.rest.split_first().ok_or("it ends too early")?;
-        self.rest = rest;
-        Ok(*first)
+        self.0.u8().ok_or(SHORT)
     }
 
     pub(super) fn varint(&mut self) -> Parsed<u64> {
-        let mut value = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.u8()?;
-            let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
-                return Err("a number exceeds 64 bits");
-            }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                let overlong = byte == 0 && shift > 0;
-                return if overlong { Err("a number is longer than needed") } else { Ok(value) };
-            }
-        }
-        Err("a number exceeds 64 bits")
+        self.0.varint().ok_or("a number is cut, too large or longer than needed")
     }
 
     pub(super) fn varint_u32(&mut self) -> Parsed<u32> {
@@ -51,41 +38,27 @@ impl<'a> Cursor<'a> {
 
     /// The next `len` bytes.
     pub(super) fn bytes(&mut self, len: u64) -> Parsed<&'a [u8]> {
-        let len = usize::try_from(len).map_err(|_| "it ends too early")?;
-        let (bytes, rest) = self.rest.split_at_checked(len).ok_or("it ends too early")?;
-        self.rest = rest;
-        Ok(bytes)
+        usize::try_from(len).ok().and_then(|len| self.0.bytes(len)).ok_or(SHORT)
     }
 
     /// The next `N` bytes, for big-endian numbers in keys.
     pub(super) fn array<const N: usize>(&mut self) -> Parsed<[u8; N]> {
-        let (bytes, rest) = self.rest.split_first_chunk().ok_or("it ends too early")?;
-        self.rest = rest;
-        Ok(*bytes)
+        self.0.array().ok_or(SHORT)
     }
 
     /// All that is left.
     pub(super) fn rest(self) -> &'a [u8] {
-        self.rest
+        self.0.rest()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.rest.is_empty()
+        self.0.is_empty()
     }
 
     /// Nothing may be left.
     pub(super) fn end(self) -> Parsed<()> {
-        if self.rest.is_empty() { Ok(()) } else { Err("bytes follow its end") }
+        if self.is_empty() { Ok(()) } else { Err("bytes follow its end") }
     }
-}
-
-/// Appends a varint.
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(0x80 | (value & 0x7f) as u8);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
 
 /// Appends a signed varint.

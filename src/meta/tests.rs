@@ -289,6 +289,7 @@ fn tell(steps: &[Step]) -> (usize, usize, Vec<Option<u64>>) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn rows_move_to_history_only_when_somebody_looks_back() {
     type Case<'a> = (&'a str, &'a [Step], usize, usize, &'a [Option<u64>]);
     let cases: &[Case] = &[

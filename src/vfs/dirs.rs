@@ -1,8 +1,8 @@
 //! Listing directories.
 //!
-//! Without state: an offset says where to go on, whatever was added or removed since. 1 is `.`, 2 is
-//! `..`, 3 a visible `.snapshots`, larger ones the cookies of names or, in `.snapshots`, 16 + the
-//! number of a snapshot.
+//! Without state: an offset says where to go on, whatever was added or removed since. 1 is `.`, 2
+//! is `..`, 3 a visible `.snapshots`, larger ones the cookies of names or, in `.snapshots`, 16 +
+//! the number of a snapshot.
 
 use super::{Entry, Lookup, Node, SNAPSHOTS_NAME, Vfs, entry, sibling};
 use crate::error::{Error, Result};

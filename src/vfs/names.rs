@@ -99,7 +99,8 @@ impl Vfs {
     ///
     /// # Errors
     /// `CrossDevice` between the live tree and a snapshot; `NotPermitted` into and out of
-    /// `.snapshots`, or mv(1) would copy instead and make a snapshot on the way; those of rename(2).
+    /// `.snapshots`, or mv(1) would copy instead and make a snapshot on the way; those of
+    /// rename(2).
     pub fn rename(&self, from: (Node, &[u8]), to: (Node, &[u8]), mode: RenameMode) -> Result<()> {
         match (from.0, to.0) {
             (Node::Live(old), Node::Live(new)) => {

@@ -11,7 +11,8 @@ use crate::types::{At, FileKind, Ino};
 use crate::volume::XattrMode;
 
 /// A virtual attribute of the mount's root: the absolute path of the volume directory. It is how
-/// `stratafs umount MOUNTPOINT` finds the volume; listings do not show it, so copies do not keep it.
+/// `stratafs umount MOUNTPOINT` finds the volume; listings do not show it, so copies do not keep
+/// it.
 pub const VOLUME_XATTR: &[u8] = b"user.stratafs.volume";
 
 const TRUSTED: &[u8] = b"trusted.";

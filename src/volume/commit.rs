@@ -1,9 +1,10 @@
 //! Commit: gate → drain → freeze → sync containers → one synced batch → wake.
 //!
 //! Data before reference: [`Store::seal`](crate::store::Store::seal) makes the containers durable
-//! before the batch that points into them is written, and the batch is one atomic synced write. What
-//! the batch forgets is deleted only afterwards. Commits run one at a time in their own thread; every
-//! caller that waits when one begins is served by it, so concurrent fsyncs share a commit.
+//! before the batch that points into them is written, and the batch is one atomic synced write.
+//! What the batch forgets is deleted only afterwards. Commits run one at a time in their own
+//! thread; every caller that waits when one begins is served by it, so concurrent fsyncs share a
+//! commit.
 //!
 //! A failed commit poisons the volume: whether its batch reached the disk is unknown, so nothing
 //! more is written until the volume is opened again.
@@ -126,9 +127,9 @@ impl Volume {
     /// Makes everything that was changed before this call durable.
     ///
     /// # Errors
-    /// `Poisoned` with the first cause when this or an earlier commit failed; `NoSpace` when a shard
-    /// is full (the changes stay in memory and are tried again); `ReadOnly` when the volume was
-    /// shut down before the changes were durable.
+    /// `Poisoned` with the first cause when this or an earlier commit failed; `NoSpace` when a
+    /// shard is full (the changes stay in memory and are tried again); `ReadOnly` when the volume
+    /// was shut down before the changes were durable.
     pub fn commit(&self) -> Result<()> {
         if self.read_only {
             return Ok(());

@@ -297,8 +297,8 @@ impl Volume {
     /// Moves an entry, over what is there or in exchange for it.
     ///
     /// # Errors
-    /// `NotFound`, `Exists` (`NoReplace`), `NotEmpty`, `IsDirectory`, `NotDirectory`, `Invalid` for a
-    /// directory that would go below itself, `Poisoned`.
+    /// `NotFound`, `Exists` (`NoReplace`), `NotEmpty`, `IsDirectory`, `NotDirectory`, `Invalid` for
+    /// a directory that would go below itself, `Poisoned`.
     pub fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), mode: RenameMode) -> Result<()> {
         check_name(from.1)?;
         check_name(to.1)?;

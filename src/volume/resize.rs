@@ -1,9 +1,9 @@
 //! Size: truncating, punching, copying ranges, and the reaper that finishes what is large.
 //!
 //! What is proportional to a file's size is never one change: removing a file with many extents, or
-//! cutting many off, leaves a reap row that is durable with the change itself, and pieces of at most
-//! `REAP_PIECE_EXTENTS` are done later. Extents beyond the end of a file are invisible, so a reader
-//! never sees the work; a file that grows again waits until the old tail is gone.
+//! cutting many off, leaves a reap row that is durable with the change itself, and pieces of at
+//! most `REAP_PIECE_EXTENTS` are done later. Extents beyond the end of a file are invisible, so a
+//! reader never sees the work; a file that grows again waits until the old tail is gone.
 
 use std::ops::Range;
 
@@ -218,7 +218,8 @@ impl Volume {
 }
 
 impl OpenFile {
-    /// Room for `len` bytes at `offset`: nothing is reserved, but the file grows unless `keep_size`.
+    /// Room for `len` bytes at `offset`: nothing is reserved, but the file grows unless
+    /// `keep_size`.
     ///
     /// # Errors
     /// `NoSpace` if the shards could not hold that much; `FileTooLarge`; `ReadOnly`; `Poisoned`.

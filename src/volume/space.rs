@@ -1,9 +1,9 @@
 //! Room: what may be accepted, and where new chunks go.
 //!
 //! `ENOSPC` comes before anything is accepted that cannot be kept (P5): a write is let in only if
-//! what is buffered already, and it, fit what the shards have free beyond their reserve. The reserve
-//! keeps deleting, commits and unmounting possible. Free space is asked for after every commit and
-//! whenever 16 MiB were accepted since.
+//! what is buffered already, and it, fit what the shards have free beyond their reserve. The
+//! reserve keeps deleting, commits and unmounting possible. Free space is asked for after every
+//! commit and whenever 16 MiB were accepted since.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -171,7 +171,15 @@ impl Volume {
         let shards = self.shards.read();
         let named = |name: &str| shards.iter().find(|s| s.name == name);
         let has_room = |name: &str| named(name).is_some_and(|s| s.usable.load(Relaxed) > len);
-        pick_shard(spec, ino.0, has_room).and_then(named).map(|s| s.id)
+        let all: Vec<(String, u32)>;
+        let choice = if spec.shards.is_empty() {
+            all = shards.iter().map(|s| (s.name.clone(), s.weight)).collect();
+            &all
+        } else {
+            &spec.shards
+        };
+        let picked = pick_shard(choice, spec.fallback.as_deref(), ino.0, has_room);
+        picked.and_then(named).map(|s| s.id)
     }
 
     fn roomiest(&self) -> Option<ShardId> {

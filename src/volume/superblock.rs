@@ -68,8 +68,8 @@ impl Superblock {
         if version != FORMAT_VERSION {
             return Err(Error::Unknown {
                 what: format!(
-                    "Volume {} has format version {version}, this program knows only {FORMAT_VERSION}; \
-                 use a newer stratafs",
+                    "Volume {} has format version {version}, this program knows only \
+                     {FORMAT_VERSION}; use a newer stratafs",
                     path.parent().unwrap_or(path).display()
                 ),
             });

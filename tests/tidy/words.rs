@@ -182,7 +182,8 @@ fn careless_code_is_refused() {
     assert_eq!(bad("src/a.rs", "x.unwrap();").len(), 1);
     assert_eq!(bad("src/a.rs", "use super::b::*;").len(), 1);
     assert_eq!(bad("src/a.rs", "fn f() { unsafe { g() } }"), ["src/a.rs:1: unsafe lives in sys"]);
-    let good = "#![allow(unsafe_code)]\n// todo!() .unwrap()\nlet t = \"todo!()\"; x.unwrap_or(1);\n\
+    let good = "#![allow(unsafe_code)]\n// todo!() .unwrap()\n\
+                let t = \"todo!()\"; x.unwrap_or(1);\n\
                 #[cfg(test)]\nmod tests {\n use super::*;\n fn f() { x.unwrap(); }\n}\n";
     assert_eq!(bad("src/a.rs", good), [""; 0]);
     assert_eq!(bad("src/sys/disk.rs", "unsafe { f() }"), [""; 0]);

@@ -8,7 +8,7 @@ use super::{Bench, CLASS, HINT, SHARD, with_sealed_container};
 use crate::codec::CodecChoice;
 use crate::error::Error;
 use crate::shard::Shard;
-use crate::store::{ContainerState, Health, PutHint, scan_frames};
+use crate::store::{ChunkRow, ContainerState, Health, PutHint, scan_frames};
 use crate::types::{ChunkNo, ContainerId};
 
 /// Three frames: one with `a` and `b`, one with `c`, one with `d`; none compressed.
@@ -156,7 +156,11 @@ fn putting_the_bytes_again_heals_under_the_same_number() {
         damage.t.commit();
         damage.t = damage.t.power_cut();
         assert_eq!(damage.readable(), [true; 4]);
-        damage.t.store.each_chunk(|_, row| Ok(assert_eq!(row.health, Health::Good))).unwrap();
+        let good = |_, row: &ChunkRow| {
+            assert_eq!(row.health, Health::Good);
+            Ok(())
+        };
+        damage.t.store.each_chunk(good).unwrap();
     }
 }
 

@@ -24,11 +24,21 @@ pub(super) fn noise(seed: u64, len: usize) -> Vec<u8> {
     words.flatten().take(len).collect()
 }
 
-/// Tables in memory that can be counted.
-#[derive(Debug, Default)]
-pub(super) struct MapKv(MemoryKv);
+type Hook = Box<dyn FnOnce(&MapKv) + Send>;
+
+/// Tables in memory that can be counted, and interrupted.
+#[derive(Default)]
+pub(super) struct MapKv {
+    tables: MemoryKv,
+    hook: Mutex<Option<Hook>>,
+}
 
 impl MapKv {
+    /// Runs `hook` between the next look at a fingerprint and its answer.
+    pub(super) fn on_next_fingerprint(&self, hook: impl FnOnce(&Self) + Send + 'static) {
+        *self.hook.lock() = Some(Box::new(hook));
+    }
+
     pub(super) fn rows(&self, table: Table) -> usize {
         self.scan(table, &KeyRange::all(), Order::Forward).count()
     }
@@ -36,23 +46,28 @@ impl MapKv {
 
 impl Kv for MapKv {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.0.get(table, key)
+        let found = self.tables.get(table, key);
+        if table == Table::Fingerprint {
+            let hook = self.hook.lock().take();
+            hook.into_iter().for_each(|hook| hook(self));
+        }
+        found
     }
 
     fn scan(&self, table: Table, range: &KeyRange, order: Order) -> Rows<'_> {
-        self.0.scan(table, range, order)
+        self.tables.scan(table, range, order)
     }
 
     fn write(&self, batch: Batch) -> Result<()> {
-        self.0.write(batch)
+        self.tables.write(batch)
     }
 
     fn usage(&self) -> KvUsage {
-        self.0.usage()
+        self.tables.usage()
     }
 
     fn snapshot(&self) -> Box<dyn Kv + '_> {
-        self.0.snapshot()
+        self.tables.snapshot()
     }
 }
 
