@@ -251,9 +251,9 @@ fn mountpoints_that_do_not_do() {
         (beside.join("missing"), "does not exist"),
         (beside.clone(), "not empty"),
         (beside.join("file"), "not a directory"),
-        (stage.dir().join("inside"), "inside the volume"),
-        (stage.dir().to_owned(), "inside the volume"),
-        (stage.dir().parent().unwrap().to_owned(), "would hide"),
+        (stage.dir().join("inside"), "volume directory"),
+        (stage.dir().to_owned(), "volume directory"),
+        (stage.dir().parent().unwrap().to_owned(), "volume directory"),
     ] {
         for extra in [None, Some("-f")] {
             let line = ["mount", stage.dir_text(), path.to_str().unwrap()];
@@ -280,7 +280,7 @@ fn a_machine_without_fuse() {
         stage.mountpoint_text()
     );
     let said = run_in(Path::new("/"), &script);
-    assert!(said.contains("no /dev/fuse") && said.ends_with("code 7\n"), "{said}");
+    assert!(said.contains("/dev/fuse is missing") && said.ends_with("code 7\n"), "{said}");
     assert_eq!(said.lines().count(), 2, "{said}");
     stage.is_as_it_was();
 }

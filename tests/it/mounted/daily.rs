@@ -218,3 +218,30 @@ fn trees_are_walked_and_removed() {
     assert_eq!(count("find .snapshots/kept/tree -type f | wc -l"), 500);
     m.assert_sound();
 }
+
+#[test]
+fn large_attributes_are_kept() {
+    let mut m = Mounted::new();
+    fs::write(m.path("f"), b"x").unwrap();
+    run_in(
+        &m.path(""),
+        r#"python3 - <<'END'
+import errno, os
+value = os.urandom(65536)
+os.setxattr("f", "user.large", value)
+assert os.getxattr("f", "user.large") == value
+for number in range(100):
+    os.setxattr("f", f"user.{number}", str(number).encode())
+assert len(os.listxattr("f")) == 101
+for flags, name in [(os.XATTR_CREATE, "user.1"), (os.XATTR_REPLACE, "user.new")]:
+    try:
+        os.setxattr("f", name, b"", flags)
+        raise SystemExit(f"{name} was set")
+    except OSError as e:
+        assert e.errno in (errno.EEXIST, errno.ENODATA), e
+END"#,
+    );
+    m.remount();
+    let listed = run_in(&m.path(""), "getfattr f | grep -c '^user'");
+    assert_eq!(listed, "101\n");
+}

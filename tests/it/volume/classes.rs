@@ -8,10 +8,20 @@ use crate::testkit::{
     KIB, MIB, NO_BACKGROUND_COMMITS, SmallDisk, TestVolume, random_bytes, text_bytes,
 };
 
-/// Media, archives and whatever lies in `vault` belong to the shard "bulk".
+/// Media, archives and whatever lies in `vault` belong to the shard "bulk", all else does not.
 const TWO_SHARDS: &str = r#"
 [limits]
 commit_interval_secs = 3600
+[classes.other]
+shards = ["default"]
+[classes.source]
+shards = ["default"]
+[classes.office]
+shards = ["default"]
+[classes.image]
+shards = ["default"]
+[classes.log]
+shards = ["default"]
 [classes.media]
 shards = ["bulk"]
 [classes.archive]
