@@ -19,6 +19,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -38,6 +40,8 @@ use crate::volume::{InitOptions, Volume};
 const EXIT_PROBLEMS: u8 = 11;
 /// Exit code of wrong usage, clap's own.
 const EXIT_USAGE: u8 = 2;
+/// Longest wait for a process that is about to end; nothing depends on it any more.
+const CLOSE_WAIT: Duration = Duration::from_secs(10);
 
 /// Runs the program.
 #[must_use]
@@ -238,8 +242,19 @@ fn umount(target: &Path, lazy: bool, output: Output) -> Result<()> {
     let response = client.call(&Request::Umount { lazy }, &mut |text| output.progress(text))?;
     if matches!(response, Response::Detached) {
         output.progress("Detached; the volume closes when the last open file does");
+    } else {
+        wait_until_closed(&dir);
     }
     print(&response, output)
+}
+
+/// Everything is durable, but the process has yet to close its files: until then the next command
+/// would find the volume in use.
+fn wait_until_closed(dir: &Path) {
+    let deadline = Instant::now() + CLOSE_WAIT;
+    while Volume::is_in_use(dir) && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Takes away a mount whose process is gone. What it had committed is safe; nothing else is left.

@@ -103,7 +103,8 @@ pub struct Volume {
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     poison: OnceLock<Arc<Error>>,
     stopping: AtomicBool,
-    lock: Mutex<Option<std::fs::File>>,
+    /// Last, so that it is released after everything else is closed.
+    _lock: std::fs::File,
 }
 
 /// Raw bytes that the extents of the live tree map.

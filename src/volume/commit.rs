@@ -217,7 +217,8 @@ impl Volume {
         Ok(())
     }
 
-    /// The last commit, then the end: background threads are joined and the lock is released.
+    /// The last commit, then the end: background threads are joined. The lock goes last, when the
+    /// last reference is dropped and the database with it: whoever gets it can open the database.
     ///
     /// # Errors
     /// What the last commit says; the volume is closed all the same.
@@ -226,9 +227,7 @@ impl Volume {
             return Ok(());
         }
         self.stop_threads();
-        let last = if self.read_only { Ok(()) } else { self.commit_now() };
-        *self.lock.lock() = None;
-        last
+        if self.read_only { Ok(()) } else { self.commit_now() }
     }
 
     fn stop_threads(&self) {

@@ -150,6 +150,13 @@ impl Volume {
         Ok(volume)
     }
 
+    /// True while some process has the volume in `dir` open.
+    #[must_use]
+    pub fn is_in_use(dir: &Path) -> bool {
+        let lock = File::open(dir.join(LOCK_FILE));
+        lock.is_ok_and(|lock| !disk::try_lock(&lock).unwrap_or(true))
+    }
+
     fn assemble(
         dir: PathBuf,
         superblock: Superblock,
@@ -203,8 +210,8 @@ impl Volume {
             threads: Mutex::default(),
             poison: OnceLock::new(),
             stopping: AtomicBool::new(false),
-            lock: Mutex::new(Some(lock)),
             dir,
+            _lock: lock,
         };
         volume.refresh_space();
         Ok(Arc::new(volume))
