@@ -91,7 +91,8 @@ has_cargo() {
     [ -n "$have" ] && is_version "$have" "$1"
 }
 
-# Puts a cargo on PATH that is new enough. Debian 13 has rustup; Debian 12 has only an old Rust.
+# Puts a cargo on PATH that is new enough. Debian 13 has rustup; Debian 12 has only an old Rust, so
+# there it comes from its own site, as https://rustup.rs says.
 find_rust() {
     local wanted
     wanted="$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$REPO/Cargo.toml")"
@@ -104,12 +105,17 @@ find_rust() {
             apt_get install -y --no-install-recommends rustup || true
         fi
     fi
+    if ! command -v rustup >/dev/null; then
+        command -v curl >/dev/null || apt_get install -y --no-install-recommends curl ca-certificates || true
+        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
+            sh -s -- -y --no-modify-path --profile minimal || true
+    fi
     if command -v rustup >/dev/null; then
         rustup toolchain install stable --profile minimal -c rustfmt -c clippy || true
         rustup default stable || true
     fi
-    has_cargo "$wanted" || fail "Rust $wanted or newer is needed and neither this machine nor its" \
-        "Debian release has it; install it with rustup (https://rustup.rs), then run this again."
+    has_cargo "$wanted" || fail "Rust $wanted or newer is needed and could not be installed;" \
+        "install it with rustup (https://rustup.rs), then run this again."
 }
 
 # Makes sure that the kernel offers FUSE to us.

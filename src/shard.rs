@@ -4,6 +4,7 @@
 //! [`Appender::sync`] confirmed stays, across crashes; a read gives the whole range or an error.
 //! Relies on: one writer per volume. Does not: know what a container holds.
 
+mod direct;
 mod local;
 mod marker;
 mod memory;
@@ -82,7 +83,7 @@ pub trait Appender: Send {
     /// `NoSpace`, `Io`; the container may then hold a part of the bytes beyond [`Appender::len`].
     fn append(&mut self, parts: &[&[u8]]) -> Result<u64>;
 
-    /// Bytes appended so far.
+    /// Bytes appended so far, and zeros that a sync put behind them up to the next 4096 bytes.
     fn len(&self) -> u64;
 
     /// Makes all that was appended durable, and the container's name with it.
@@ -90,6 +91,15 @@ pub trait Appender: Send {
     /// # Errors
     /// `NoSpace`, `Io`; after an error nothing since the last success may be relied on.
     fn sync(&mut self) -> Result<()>;
+
+    /// As [`Appender::sync`], for the last time: the container ends with the last byte appended,
+    /// and nothing is appended any more.
+    ///
+    /// # Errors
+    /// As [`Appender::sync`].
+    fn seal(&mut self) -> Result<()> {
+        self.sync()
+    }
 }
 
 /// The error of a read or a reopening beyond the end of a container.

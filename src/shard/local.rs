@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::direct::{DirectAppender, Site, Tails};
 use super::marker::Marker;
 use super::{Appender, Shard, Space};
 use crate::error::{Error, Result};
@@ -37,6 +38,9 @@ pub struct LocalShard {
     /// Last used at the end. Files are opened and removed under this lock, so that a removed
     /// container is never kept open.
     open: Mutex<Vec<(ContainerId, Arc<File>)>>,
+    /// What appenders have not written yet.
+    tails: Tails,
+    direct: bool,
 }
 
 impl LocalShard {
@@ -121,7 +125,18 @@ impl LocalShard {
                 ),
             });
         }
-        Ok(Self { dir: dir.to_owned(), open: Mutex::new(Vec::new()) })
+        Ok(Self {
+            dir: dir.to_owned(),
+            open: Mutex::default(),
+            tails: Tails::default(),
+            direct: true,
+        })
+    }
+
+    /// As on a file system that has no O_DIRECT.
+    #[cfg(test)]
+    pub(super) fn without_direct_io(self) -> Self {
+        Self { direct: false, ..self }
     }
 
     fn containers(&self) -> PathBuf {
@@ -161,14 +176,36 @@ impl LocalShard {
     }
 
     fn appender(&self, id: ContainerId, file: File, len: u64) -> Box<dyn Appender> {
-        Box::new(LocalAppender {
-            file,
-            path: self.path(id),
+        let path = self.path(id);
+        // Also after reopening: the crash that made us reopen may have come before its sync.
+        let unsynced_dirs = vec![self.folder(id), self.containers()];
+        let site = || Site {
+            id,
+            path: path.clone(),
             place: self.place(),
-            len,
-            // Also after reopening: the crash that made us reopen may have come before its sync.
-            unsynced_dirs: vec![self.folder(id), self.containers()],
-        })
+            unsynced_dirs: unsynced_dirs.clone(),
+            tails: Arc::clone(&self.tails),
+        };
+        let direct = disk::open_direct(&path).ok().filter(|_| self.direct);
+        if let Some(direct) = direct.and_then(|file| DirectAppender::new(file, len, site())) {
+            return Box::new(direct);
+        }
+        Box::new(LocalAppender { file, path, place: self.place(), len, unsynced_dirs })
+    }
+
+    /// What the tail of a container that is appended to knows of a range: how many bytes at the
+    /// front of `buf` are in the file. Without such a tail that is all of them.
+    fn read_tail(&self, id: ContainerId, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let tail = self.tails.lock().get(&id).cloned();
+        let Some(tail) = tail else { return Ok(buf.len()) };
+        let end = offset.saturating_add(buf.len() as u64);
+        let tail = tail.lock();
+        let short = || super::too_short(id, &self.place(), tail.end(), end);
+        if i64::try_from(end).is_err() {
+            Err(short())
+        } else {
+            tail.read(offset, buf).ok_or_else(short)
+        }
     }
 }
 
@@ -203,6 +240,8 @@ impl Shard for LocalShard {
     }
 
     fn read_at(&self, id: ContainerId, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let front = self.read_tail(id, offset, buf)?;
+        let buf = &mut buf[..front];
         let file = self.reader(id)?;
         let end = offset.saturating_add(buf.len() as u64);
         if i64::try_from(end).is_err() {
@@ -219,6 +258,10 @@ impl Shard for LocalShard {
     }
 
     fn len(&self, id: ContainerId) -> Result<u64> {
+        let tail = self.tails.lock().get(&id).cloned();
+        if let Some(tail) = tail {
+            return Ok(tail.lock().end());
+        }
         fs::metadata(self.path(id)).map(|m| m.len()).map_err(|e| self.failed("stat", id, e))
     }
 

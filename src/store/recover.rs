@@ -83,5 +83,5 @@ fn reopen(shard: &dyn Shard, id: ContainerId, row: ContainerRow) -> Result<OpenC
             format!("its frames end at {} of {}", scan.position(), row.bytes),
         ));
     }
-    Ok(OpenContainer { id, appender, footer, row, dirty: false })
+    Ok(OpenContainer { id, appender, footer, row, dirty: false, ended: false })
 }

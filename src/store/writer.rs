@@ -40,6 +40,8 @@ pub(super) struct OpenContainer {
     pub(super) row: ContainerRow,
     /// Its row or bytes changed since the last seal.
     pub(super) dirty: bool,
+    /// Its file is complete and durable.
+    pub(super) ended: bool,
 }
 
 impl OpenContainer {
@@ -74,7 +76,7 @@ impl OpenContainer {
             first: ChunkNo(u64::MAX),
             last: ChunkNo(0),
         };
-        Ok(Self { id, appender, footer: FooterBuilder::default(), row, dirty: true })
+        Ok(Self { id, appender, footer: FooterBuilder::default(), row, dirty: true, ended: false })
     }
 
     /// The footer counts: chunks of a few bytes need more directory than data.
@@ -100,12 +102,18 @@ impl OpenContainer {
         Ok(offset)
     }
 
+    /// Writes the footer and makes the container durable; nothing is appended any more.
     fn finish(&mut self) -> Result<()> {
         if self.row.state == ContainerState::Open {
             self.appender.append(&[&self.footer.to_bytes()])?;
             self.row.state = ContainerState::Sealed;
             self.footer = FooterBuilder::default();
             self.dirty = true;
+        }
+        if !self.ended {
+            self.appender.seal()?;
+            self.row.bytes = self.appender.len();
+            self.ended = true;
         }
         Ok(())
     }
@@ -181,8 +189,10 @@ impl Writer {
         }
         for container in self.closing.iter_mut().chain(&mut self.current) {
             if container.dirty {
-                container.appender.sync()?;
-                container.row.bytes = container.appender.len();
+                if !container.ended {
+                    container.appender.sync()?;
+                    container.row.bytes = container.appender.len();
+                }
                 container.dirty = false;
                 rows.push((container.id, container.row));
             }

@@ -4,7 +4,9 @@ use std::ffi::CString;
 use std::fs::{File, TryLockError};
 use std::io::{self, Write as _};
 use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Room in a file system, in bytes.
@@ -36,6 +38,30 @@ pub fn space(path: &Path) -> io::Result<DiskSpace> {
         total_bytes: stat.f_blocks.saturating_mul(unit),
         free_bytes: stat.f_bavail.saturating_mul(unit),
     })
+}
+
+/// Gives `file` blocks for `len` bytes from `offset`, beyond its end too, without changing its
+/// length: writing there cannot meet a full disk.
+///
+/// # Errors
+/// What `fallocate` says; `Unsupported` where the file system has none.
+pub fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let number =
+        |n: u64| i64::try_from(n).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    let (offset, len) = (number(offset)?, number(len)?);
+    // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
+    let answer =
+        unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, offset, len) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Opens a file for writing past the page cache; offsets, lengths and memory must be aligned to
+/// 4096 bytes from now on.
+///
+/// # Errors
+/// What `open` says: `InvalidInput` where the file system has no O_DIRECT.
+pub fn open_direct(path: &Path) -> io::Result<File> {
+    File::options().write(true).custom_flags(libc::O_DIRECT).open(path)
 }
 
 /// Makes the names in directory `dir` durable.

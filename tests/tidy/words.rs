@@ -10,8 +10,15 @@ const SKIPPED: [&str; 2] = [".git", "target"];
 /// Larger files are data, not text.
 const TEXT_BYTES_MAX: u64 = 1024 * 1024;
 /// Hosts a document may name. Everything else would name somebody's machine or mirror.
-const HOSTS: [&str; 6] =
-    ["example.org", "keepachangelog.com", "man7.org", "rustup.rs", "semver.org", "www.apache.org"];
+const HOSTS: [&str; 7] = [
+    "example.org",
+    "keepachangelog.com",
+    "man7.org",
+    "rustup.rs",
+    "semver.org",
+    "sh.rustup.rs",
+    "www.apache.org",
+];
 /// Where every dependency comes from.
 const REGISTRY: &str = concat!("registry+https:", "//github.com/rust-lang/crates.io-index");
 /// Paths and tools of the machine this was written on; in pieces, so that this file passes.

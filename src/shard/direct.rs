@@ -1,0 +1,257 @@
+//! The writing end of a container, past the page cache.
+//!
+//! Bytes gather in an aligned buffer and go to the disk in pieces of 1 MiB with O_DIRECT: on the
+//! machines measured that is 4 GB/s against 0.55 GB/s through the page cache, and it evicts nobody
+//! else's pages (docs/DESIGN.md, containers). What is still in the buffer is read from there.
+//!
+//! Guarantees: as [`Appender`]; room is reserved before bytes are taken, so `NoSpace` comes from
+//! [`Appender::append`] with nothing changed. A sync pads with zeros to the next block, which the
+//! format allows behind any frame, so committed bytes are never written again.
+//! Relies on: a file system with O_DIRECT and fallocate; where one is missing, `local` appends
+//! through the page cache.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::Appender;
+use crate::error::{Error, Result};
+use crate::sys::disk;
+use crate::types::ContainerId;
+
+/// Alignment of memory, offsets and lengths: the largest logical block of today's disks.
+const BLOCK: usize = 4096;
+/// Bytes per write: larger ones gained nothing.
+const PIECE: usize = 1024 * 1024;
+
+/// Bytes of one container that are not in its file yet.
+#[derive(Debug)]
+pub(super) struct Tail {
+    memory: Vec<u8>,
+    /// First aligned byte of `memory`.
+    skip: usize,
+    /// Offset in the file of the first buffered byte; a multiple of [`BLOCK`].
+    start: u64,
+    /// Buffered bytes.
+    filled: usize,
+}
+
+impl Tail {
+    fn new(start: u64) -> Self {
+        let memory = vec![0; PIECE + BLOCK];
+        let skip = memory.as_ptr().align_offset(BLOCK);
+        Self { memory, skip, start, filled: 0 }
+    }
+
+    fn buffer(&mut self) -> &mut [u8] {
+        &mut self.memory[self.skip..self.skip + PIECE]
+    }
+
+    pub(super) fn end(&self) -> u64 {
+        self.start + self.filled as u64
+    }
+
+    /// Copies what is buffered of the `buf.len()` bytes from `offset` into `buf`; returns how many
+    /// bytes at its front must come from the file. `None` if `buf` reaches beyond the end.
+    pub(super) fn read(&self, offset: u64, buf: &mut [u8]) -> Option<usize> {
+        let end = offset + buf.len() as u64;
+        if end > self.end() {
+            return None;
+        }
+        let from_file = self.start.clamp(offset, end) - offset;
+        let front = usize::try_from(from_file).ok()?;
+        if front < buf.len() {
+            let at = usize::try_from(offset + from_file - self.start).ok()? + self.skip;
+            let len = buf.len() - front;
+            buf[front..].copy_from_slice(&self.memory[at..at + len]);
+        }
+        Some(front)
+    }
+}
+
+/// The tails of the containers that are appended to.
+pub(super) type Tails = Arc<Mutex<HashMap<ContainerId, Arc<Mutex<Tail>>>>>;
+
+/// Where an appender belongs.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) id: ContainerId,
+    pub(super) path: PathBuf,
+    pub(super) place: String,
+    /// Directories whose fsync makes the name durable; empty after the first sync.
+    pub(super) unsynced_dirs: Vec<PathBuf>,
+    pub(super) tails: Tails,
+}
+
+/// See the module text.
+#[derive(Debug)]
+pub(super) struct DirectAppender {
+    file: File,
+    site: Site,
+    tail: Arc<Mutex<Tail>>,
+    /// File offset up to which blocks are reserved.
+    reserved: u64,
+    /// A write failed: what is on the disk is unknown.
+    broken: Option<Error>,
+}
+
+impl DirectAppender {
+    /// Appends after the first `len` bytes of `file`, which was opened with O_DIRECT. `None` if the
+    /// file system cannot do it.
+    pub(super) fn new(file: File, len: u64, site: Site) -> Option<Self> {
+        let start = len / BLOCK as u64 * BLOCK as u64;
+        let mut tail = Tail::new(start);
+        if len > start {
+            // A container that was cut inside a block: the rest of the block becomes padding.
+            let torn = usize::try_from(len - start).ok()?;
+            let whole = File::open(&site.path).ok()?;
+            whole.read_exact_at(&mut tail.buffer()[..torn], start).ok()?;
+            tail.filled = BLOCK;
+        }
+        disk::reserve(&file, start, PIECE as u64).ok()?;
+        let tail = Arc::new(Mutex::new(tail));
+        site.tails.lock().insert(site.id, Arc::clone(&tail));
+        Some(Self { file, site, tail, reserved: start + PIECE as u64, broken: None })
+    }
+
+    fn check(&self) -> Result<()> {
+        self.broken.clone().map_or(Ok(()), Err)
+    }
+
+    fn broken(&mut self, op: &'static str, error: io::Error) -> Error {
+        let error = Error::io(op, &self.site.path, error);
+        self.broken = Some(error.clone());
+        error
+    }
+
+    /// Reserves blocks up to `end`, so that writing what is taken cannot meet a full disk.
+    fn reserve(&mut self, end: u64) -> Result<()> {
+        while self.reserved < end {
+            let piece = PIECE as u64;
+            disk::reserve(&self.file, self.reserved, piece).map_err(|e| {
+                if disk::is_full(&e) {
+                    Error::NoSpace { place: self.site.place.clone() }
+                } else {
+                    Error::io("reserve room in", &self.site.path, e)
+                }
+            })?;
+            self.reserved += piece;
+        }
+        Ok(())
+    }
+
+    fn fill(&self, parts: &[&[u8]]) -> io::Result<()> {
+        let mut tail = self.tail.lock();
+        for part in parts {
+            let mut rest = *part;
+            while !rest.is_empty() {
+                if tail.filled == PIECE {
+                    flush(&self.file, &mut tail)?;
+                }
+                let (at, room) = (tail.filled, PIECE - tail.filled);
+                let (now, later) = rest.split_at(room.min(rest.len()));
+                tail.buffer()[at..at + now.len()].copy_from_slice(now);
+                tail.filled += now.len();
+                rest = later;
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_file(&mut self) -> io::Result<()> {
+        let mut tail = self.tail.lock();
+        let padded = tail.filled.next_multiple_of(BLOCK);
+        let filled = tail.filled;
+        tail.buffer()[filled..padded].fill(0);
+        tail.filled = padded;
+        flush(&self.file, &mut tail)?;
+        drop(tail);
+        self.file.sync_data()
+    }
+
+    fn sync_dirs(&mut self) -> Result<()> {
+        for dir in &self.site.unsynced_dirs {
+            disk::sync_dir(dir).map_err(|e| Error::io("sync", dir, e))?;
+        }
+        self.site.unsynced_dirs.clear();
+        Ok(())
+    }
+}
+
+/// Writes the buffer, whose length is a multiple of the block, and empties it.
+fn flush(file: &File, tail: &mut Tail) -> io::Result<()> {
+    let (start, filled) = (tail.start, tail.filled);
+    assert!(filled.is_multiple_of(BLOCK), "direct writes are aligned");
+    write_all_at(file, &tail.buffer()[..filled], start)?;
+    tail.start += filled as u64;
+    tail.filled = 0;
+    Ok(())
+}
+
+fn write_all_at(file: &File, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write_at(bytes, at) {
+            // The rest of a short write would not be aligned.
+            Ok(written) if written == 0 || !written.is_multiple_of(BLOCK) => {
+                return Err(ErrorKind::WriteZero.into());
+            }
+            Ok(written) => {
+                bytes = &bytes[written..];
+                at += written as u64;
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+impl Appender for DirectAppender {
+    fn append(&mut self, parts: &[&[u8]]) -> Result<u64> {
+        self.check()?;
+        let offset = self.len();
+        let end = offset + parts.iter().map(|p| p.len() as u64).sum::<u64>();
+        self.reserve(end.next_multiple_of(BLOCK as u64))?;
+        self.fill(parts).map_err(|e| self.broken("write", e))?;
+        Ok(offset)
+    }
+
+    fn len(&self) -> u64 {
+        self.tail.lock().end()
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.check()?;
+        self.sync_file().map_err(|e| self.broken("sync", e))?;
+        self.sync_dirs()
+    }
+
+    fn seal(&mut self) -> Result<()> {
+        self.check()?;
+        let len = self.len();
+        self.sync_file().map_err(|e| self.broken("sync", e))?;
+        // The padding goes, and what was reserved beyond it.
+        let cut = self.file.set_len(len).and_then(|()| self.file.sync_data());
+        cut.map_err(|e| self.broken("cut", e))?;
+        self.sync_dirs()?;
+        let mut tail = self.tail.lock();
+        *tail = Tail { memory: Vec::new(), skip: 0, start: len, filled: 0 };
+        drop(tail);
+        self.broken = Some(Error::invalid(format!("Container {} is sealed", self.site.id)));
+        Ok(())
+    }
+}
+
+impl Drop for DirectAppender {
+    fn drop(&mut self) {
+        let mut tails = self.site.tails.lock();
+        if tails.get(&self.site.id).is_some_and(|tail| Arc::ptr_eq(tail, &self.tail)) {
+            tails.remove(&self.site.id);
+        }
+    }
+}
