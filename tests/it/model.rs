@@ -5,7 +5,7 @@
 //! taken, the whole live tree and every snapshot: names, kinds, attributes, xattrs, content. A
 //! snapshot is also compared, to the nanosecond, with what it showed when it was taken.
 //!
-//! Case N is replayed by `STRATAFS_MODEL_SEED=N`; `STRATAFS_MODEL_CASES` sets how many cases follow.
+//! Case N is replayed by `STRATAFS_MODEL_SEED=N`; `STRATAFS_MODEL_CASES` sets how many follow.
 
 mod ops;
 mod pair;

@@ -78,7 +78,7 @@ fn a_snapshot_is_durable_when_it_is_made() {
     let taken = t.snapshot_create(b"s").unwrap();
     t.write_file("/late", b"never committed");
     t.crash();
-    assert_eq!(t.snapshots(), [taken.clone()]);
+    assert_eq!(t.snapshots(), std::slice::from_ref(&taken));
     assert!(t.read_in(&taken, "/a.bin") == random_bytes(1, MIB));
     t.snapshot_rename(b"s", b"renamed").unwrap();
     t.crash();

@@ -6,8 +6,7 @@ mod program;
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Weak};
 
 use stratafs::check::{self, CheckOptions};
 use stratafs::env::{Env, StepClock};
@@ -36,9 +35,6 @@ pub struct TestVolume {
     dir: PathBuf,
     _temp: Option<TempDir>,
 }
-
-/// Two crash tests at the same time would only slow each other down; a volume is cheap.
-static OPENING: Mutex<()> = Mutex::new(());
 
 impl TestVolume {
     /// With default classes, and commits only when asked for.
@@ -86,8 +82,14 @@ impl TestVolume {
     }
 
     fn open_again(&mut self) {
-        let _one = OPENING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        self.volume = Some(self.try_open(false).unwrap());
+        // A child that another test starts has a copy of our lock until it becomes its program.
+        wait_until("the lock is free", || match self.try_open(false) {
+            Err(Error::Busy { .. }) => false,
+            opened => {
+                self.volume = Some(opened.unwrap());
+                true
+            }
+        });
     }
 
     /// Shuts down and opens again.
@@ -250,19 +252,11 @@ impl Deref for TestVolume {
     }
 }
 
-/// Drops what should be the last reference and waits until the lock is free: a background thread
-/// may hold another one for a moment.
+/// Drops what should be the last reference: a background thread may hold another for a moment.
 fn drop_last(volume: Arc<Volume>) {
     let gone: Weak<Volume> = Arc::downgrade(&volume);
-    let dir = volume.dir().to_owned();
     drop(volume);
     wait_until("the volume is dropped", || gone.strong_count() == 0);
-    let started = Instant::now();
-    let lock = std::fs::File::open(dir.join("lock")).unwrap();
-    while lock.try_lock().is_err() {
-        assert!(started.elapsed() < Duration::from_secs(20), "the lock is never released");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// The whole content of an open file.

@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 use stratafs::volume::RenameMode;
 
+use crate::testkit::{random_bytes, text_bytes};
+
 /// Names from a tiny alphabet; two of them are of a class with fixed cells, one of one that is
 /// never compressed.
 pub const NAMES: [&[u8]; 7] = [b"a", b"b", b"ab", b"a.db", b"b.db", b"a.c", b"b.log"];
@@ -38,6 +40,23 @@ pub enum Fill {
     Zeros,
     /// Zeros with a little in between.
     Sparse(u8),
+}
+
+impl Fill {
+    pub fn bytes(self, len: usize) -> Vec<u8> {
+        match self {
+            Self::Random(seed) => random_bytes(seed.into(), len),
+            Self::Text(seed) => text_bytes(seed.into(), len),
+            Self::Zeros => vec![0; len],
+            Self::Sparse(seed) => {
+                let mut data = vec![0; len];
+                for (place, byte) in data.iter_mut().step_by(30_001).enumerate() {
+                    *byte = seed + u8::try_from(place % 200).unwrap() + 1;
+                }
+                data
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -123,7 +142,8 @@ fn content_op(sizes: Sizes) -> BoxedStrategy<Op> {
     prop_oneof![
         8 => (who(), offset.clone(), len.clone(), fill(), any::<bool>()).prop_map(
             |(who, offset, len, fill, finish)| Op::Write { who, offset, len, fill, finish }),
-        4 => (who(), len.clone(), fill()).prop_map(|(who, len, fill)| Op::Append { who, len, fill }),
+        4 => (who(), len.clone(), fill()).prop_map(
+            |(who, len, fill)| Op::Append { who, len, fill }),
         3 => (who(), offset.clone()).prop_map(|(who, size)| Op::Truncate { who, size }),
         2 => (who(), offset.clone(), long.clone(), any::<bool>()).prop_map(
             |(who, offset, len, keep_size)| Op::Punch { who, offset, len, keep_size }),

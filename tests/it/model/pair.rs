@@ -10,7 +10,7 @@ use stratafs::volume::{AttrChange, NewInode, OpenFile, Seek, SetTime, Stat, Xatt
 
 use super::ops::{Fill, NAMES, Op, Place, SLOTS, SNAPSHOTS, Who, XATTRS};
 use super::tree::{EEXIST, EINVAL, ENODATA, ENOENT, Expected, Node, Tree};
-use crate::testkit::{TestVolume, assert_same_bytes, random_bytes, read_all, text_bytes};
+use crate::testkit::{TestVolume, assert_same_bytes, random_bytes, read_all};
 
 const EROFS: i32 = 30;
 
@@ -41,21 +41,6 @@ pub struct Pair {
 
 fn pick<T: Copy>(list: &[T], number: u8) -> Option<T> {
     (!list.is_empty()).then(|| list[usize::from(number) % list.len()])
-}
-
-fn data(fill: Fill, len: usize) -> Vec<u8> {
-    match fill {
-        Fill::Random(seed) => random_bytes(seed.into(), len),
-        Fill::Text(seed) => text_bytes(seed.into(), len),
-        Fill::Zeros => vec![0; len],
-        Fill::Sparse(seed) => {
-            let mut data = vec![0; len];
-            for (place, byte) in data.iter_mut().step_by(30_001).enumerate() {
-                *byte = seed + u8::try_from(place % 200).unwrap() + 1;
-            }
-            data
-        }
-    }
 }
 
 /// The volume answered as the model expects; the answer, if it was a good one.
@@ -190,7 +175,7 @@ impl Pair {
 
     fn write(&mut self, who: Who, at: u64, len: usize, fill: Fill, finish: bool) -> Option<Ino> {
         self.change(who, |file, pair| {
-            let data = data(fill, len);
+            let data = fill.bytes(len);
             file.write(at, &data).unwrap();
             if finish {
                 file.finish().unwrap();

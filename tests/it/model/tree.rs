@@ -216,11 +216,12 @@ impl Tree {
         match (mode, replaced) {
             (RenameMode::NoReplace, Some(_)) => errors.push(EEXIST),
             (RenameMode::Exchange, None) => errors.push(ENOENT),
-            (RenameMode::Exchange, Some(other)) => {
-                if self.node(other).is_dir() && self.lies_below(from.0, other) {
-                    errors.push(EINVAL);
-                }
+            (RenameMode::Exchange, Some(other))
+                if self.node(other).is_dir() && self.lies_below(from.0, other) =>
+            {
+                errors.push(EINVAL);
             }
+            (RenameMode::Exchange, Some(_)) => {}
             (_, Some(other)) if other != source => {
                 match (self.node(source).is_dir(), self.node(other).is_dir()) {
                     (true, false) => errors.push(ENOTDIR),

@@ -167,14 +167,16 @@ fn permissions_are_checked_by_the_kernel() {
     run_in(
         &m.path(""),
         "as_nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"; }
-         ! as_nobody cat secret 2>/dev/null
-         ! as_nobody touch new 2>/dev/null
-         ! as_nobody mkdir .snapshots/mine 2>/dev/null
-         setfacl -m u:65534:r secret && as_nobody cat secret > /dev/null
+         refused() { if as_nobody \"$@\" 2>/dev/null; then echo \"allowed: $*\" >&2; exit 1; fi; }
+         mode() { test \"$(stat -c %a suid)\" = \"$1\"; }
+         refused cat secret; refused touch new; refused mkdir .snapshots/mine
+         setfacl -m u:65534:r secret; as_nobody cat secret > /dev/null
          as_nobody ls .snapshots
-         mkdir -m 1777 tmp && as_nobody touch tmp/theirs && test \"$(stat -c %u tmp/theirs)\" = 65534
-         cp /bin/true suid && chmod 4755 suid && as_nobody bash -c 'echo >> suid' 2>/dev/null || true
-         test \"$(stat -c %a suid)\" = 4755; chown 65534 suid; test \"$(stat -c %a suid)\" = 755",
+         mkdir -m 1777 tmp; as_nobody touch tmp/theirs; test \"$(stat -c %u tmp/theirs)\" = 65534
+         touch tmp/mine; refused rm -f tmp/mine
+         cp /bin/true suid; chmod 4755 suid; refused bash -c 'echo >> suid'; mode 4755
+         chmod 4777 suid; as_nobody bash -c 'echo >> suid'; mode 777
+         chmod 4755 suid; chown 65534 suid; mode 755",
     );
 }
 

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::testkit::{Ran, run, stratafs, try_run, wait_until};
 
 /// A filesystem that hangs would hang the test; killed, it answers with an error.
-const HANGS_AFTER: Duration = Duration::from_secs(240);
+const HANGS_AFTER: Duration = Duration::from_mins(4);
 
 /// A volume and its mount, in a temporary directory. Dropping it unmounts, whatever happened.
 pub struct Mounted {

@@ -116,7 +116,7 @@ fn a_snapshot_shows_exactly_what_was_there() {
     let mut m = Mounted::new();
     let source = m.outside().join("source");
     make_troublesome_tree(&source);
-    run("rsync", &["-aHAXS", source.to_str().unwrap(), &m.text("")]);
+    run("rsync", &["-aHAXS@-1", source.to_str().unwrap(), &m.text("")]);
     let expected = facts(&m.path("source"));
     take(&m, "s");
     assert_same_facts(&expected, &facts(&m.path(".snapshots/s/source")), "at once");

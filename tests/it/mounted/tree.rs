@@ -59,12 +59,12 @@ pub fn make_source_tree(dir: &Path, files: u64, seed: u64) {
     }
 }
 
-/// Everything about a tree that a copy has to keep: kinds, modes, owners, sizes, links, times to the
-/// nanosecond, device numbers, targets, xattrs, ACLs, content.
+/// Everything about a tree that a copy has to keep: kinds, modes, owners, sizes, links, times to
+/// the nanosecond, device numbers, targets, xattrs, ACLs, content.
 pub fn facts(dir: &Path) -> String {
     run_in(
         dir,
-        r#"
+        r"
 find . -mindepth 1 \( -type d -printf '%p %y %m %U %G - - %T@\0' -o \
     -printf '%p %y %m %U %G %s %n %T@ %l\0' \) | sort -z | tr '\0' '\n'
 find . \( -type b -o -type c \) -print0 | sort -z | xargs -0r stat -c '%n %t:%T'
@@ -72,7 +72,7 @@ find . -mindepth 1 -print0 | sort -z | xargs -0 getfattr -h -d -m - --absolute-n
 find . -not -type l -print0 | sort -z | xargs -0 getfacl -n -p
 find . -type f -print0 | sort -z | xargs -0r sha256sum
 find . -samefile plain/big.bin 2>/dev/null | sort || true
-"#,
+",
     )
 }
 

@@ -24,7 +24,7 @@ fn a_snapshot_under_writers_is_one_instant() {
             while !done.load(Ordering::Relaxed) {
                 number += 1;
                 a.write(0, &number.to_le_bytes()).unwrap();
-                if number % 7 == 0 {
+                if number.is_multiple_of(7) {
                     a.finish().unwrap();
                 }
                 b.write(0, &number.to_le_bytes()).unwrap();
