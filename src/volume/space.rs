@@ -151,14 +151,14 @@ impl Volume {
             Some(id) => id,
             None => {
                 self.refresh_space();
-                self.shard_with_room(spec, ino, len).or_else(|| self.roomiest()).ok_or_else(|| {
-                    Error::Shard {
+                self.shard_with_room(spec, ino, len).or_else(|| self.roomiest()).ok_or_else(
+                    || Error::Shard {
                         what: format!(
                             "Volume {} has no shard; add one with `shard add`",
                             self.dir.display()
                         ),
-                    }
-                })?
+                    },
+                )?
             }
         };
         if let Some(chosen) = self.shards.read().iter().find(|s| s.id == id) {
