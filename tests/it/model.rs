@@ -83,11 +83,11 @@ fn run_cases(family: u8, sizes: Sizes, cases: u64) {
 /// Names, attributes and files of some chunks.
 #[test]
 fn volume_matches_model() {
-    run_cases(1, Sizes::Small, 44);
+    run_cases(1, Sizes::Small, 200);
 }
 
 /// The same with writes that overflow the buffers of a file and of the volume.
 #[test]
 fn volume_matches_model_with_large_writes() {
-    run_cases(2, Sizes::Large, 20);
+    run_cases(2, Sizes::Large, 60);
 }

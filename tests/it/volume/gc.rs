@@ -75,6 +75,66 @@ fn freed_content_can_be_written_again() {
     t.assert_sound();
 }
 
+/// Between marking and sweeping, dead content is found again and used: it must not be swept.
+#[test]
+fn content_that_comes_back_to_life_while_gc_runs_stays() {
+    let mut t = TestVolume::new();
+    let data = random_bytes(1, LARGE);
+    t.write_file("/a.bin", &data);
+    t.reopen();
+    t.remove("/a.bin");
+    t.finish_removals().unwrap();
+    t.commit().unwrap();
+    let marking = t.begin_marking().unwrap();
+    assert_eq!(marking.piece(None, usize::MAX).unwrap(), None);
+    assert_eq!(marking.marks().count(), 0, "nothing refers to it");
+
+    let again = t.counting(|| t.write_file("/b.bin", &data));
+
+    assert_eq!(again.new_chunks, 0, "it is known still: {again:#?}");
+    for (id, row) in marking.containers().unwrap() {
+        assert!(!marking.free_if_dead(id, &row).unwrap(), "container {id} is in use again");
+    }
+    drop(marking);
+    t.reopen();
+    t.assert_content("/b.bin", &data);
+    t.assert_sound();
+}
+
+/// What is swept is unknown from that moment on, also before the sweep is durable.
+#[test]
+fn content_that_comes_back_after_the_sweep_is_stored_anew() {
+    for crash in [false, true] {
+        let mut t = TestVolume::new();
+        let data = random_bytes(1, LARGE);
+        t.write_file("/a.bin", &data);
+        t.reopen();
+        t.remove("/a.bin");
+        t.finish_removals().unwrap();
+        t.commit().unwrap();
+        let marking = t.begin_marking().unwrap();
+        marking.piece(None, usize::MAX).unwrap();
+        let swept = marking.containers().unwrap();
+        let swept = swept.iter().filter(|(id, row)| marking.free_if_dead(*id, row).unwrap());
+        assert!(swept.count() >= 2);
+        drop(marking);
+
+        let before = t.stats().totals();
+        t.write_file("/b.bin", &data);
+        let again = t.stats().totals().since(&before);
+
+        assert!(again.new_bytes >= 60 * MIB as u64, "{again:#?}");
+        if crash {
+            t.crash();
+            t.write_file("/b.bin", &data);
+        }
+        t.commit().unwrap();
+        t.crash();
+        t.assert_content("/b.bin", &data);
+        t.assert_sound();
+    }
+}
+
 #[test]
 fn an_old_version_needed_by_one_snapshot_stays() {
     let t = TestVolume::new();

@@ -58,8 +58,8 @@ fn a_huge_cut_is_seen_at_once_and_finished_later() {
     for crash in [false, true] {
         let mut t = with_many_extents();
         t.truncate("/huge.img", 5000);
-        t.commit().unwrap();
         if crash {
+            t.commit().unwrap();
             t.crash();
         }
         // Growing again must not show what is not yet removed.
