@@ -105,7 +105,7 @@ fn run(cli: Cli, line: &[OsString]) -> Result<u8> {
         }
         Command::Snapshot(command) => snapshot_request(command),
         Command::Status(volume) => (volume, Request::Status),
-        Command::Class(command) => class_request(command),
+        Command::Class(command) => class_request(command)?,
         Command::Shard(command) => shard_request(command),
         Command::Check { volume, read_data } => (volume, Request::Check { read_data }),
         Command::Gc(volume) => (volume, Request::Gc),
@@ -138,14 +138,18 @@ fn snapshot_request(command: SnapshotCommand) -> (args::VolumeArg, Request) {
     }
 }
 
-fn class_request(command: ClassCommand) -> (args::VolumeArg, Request) {
-    match command {
+fn class_request(command: ClassCommand) -> Result<(args::VolumeArg, Request)> {
+    Ok(match command {
         ClassCommand::List(volume) => (volume, Request::ClassList),
-        ClassCommand::Explain { volume, path, snapshot } => {
+        ClassCommand::Explain { first, second, snapshot } => {
+            let (volume, path) = match second {
+                Some(path) => (first, path),
+                None => (mountpoint::above(&first)?, mountpoint::absolute(&first).into_os_string()),
+            };
             let snapshot = snapshot.map(bytes);
-            (volume, Request::ClassExplain { path: bytes(path), snapshot })
+            (args::VolumeArg { volume }, Request::ClassExplain { path: bytes(path), snapshot })
         }
-    }
+    })
 }
 
 fn shard_request(command: ShardCommand) -> (args::VolumeArg, Request) {

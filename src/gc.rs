@@ -1,18 +1,26 @@
-//! Garbage collection: mark what extents refer to, free the containers nobody refers to.
+//! Garbage collection: mark what extents refer to, free what nobody refers to.
 //!
-//! Runs while the volume is in use; why that is safe is said in `volume/marks.rs`. Memory: one bit
-//! per chunk. After a crash at any point the next run starts anew: nothing was freed that the last
-//! commit needs, because rows go in one commit and files only after it.
-//! Does not: move live chunks out of mostly dead containers (their dead bytes are reported).
+//! Containers without a live chunk are freed; of those that are mostly dead the live chunks are
+//! stored anew, under their numbers, and the container is freed then. Runs while the volume is in
+//! use; why that is safe is said in `volume/marks.rs`. Memory: one bit per chunk. After a crash at
+//! any point the next run starts anew: rows go in one commit and files only after it.
 
-use log::info;
+use log::{info, warn};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
-use crate::volume::Volume;
+use crate::error::{Error, Result};
+use crate::store::ContainerState;
+use crate::types::ContainerId;
+use crate::volume::{Marking, Volume};
 
 /// Rows looked at between two chances for others to run.
 const PIECE_ROWS: usize = 4096;
+/// A container is repacked when at most one in this many of its raw bytes is live: what is copied
+/// is then no more than what is gained, as in the cleaning of log-structured file systems
+/// (Rosenblum and Ousterhout, 1992).
+const REPACK_LIVE_SHARE: u64 = 2;
+/// Raw bytes copied between two commits: bounds what the store holds back until then.
+const REPACK_COMMIT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// What a run did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,9 +33,11 @@ pub struct GcReport {
     pub containers_freed: u64,
     /// Their bytes.
     pub freed_bytes: u64,
+    /// Raw bytes of live chunks that were stored anew to free their containers.
+    pub repacked_bytes: u64,
     /// Old versions dropped that no snapshot shows.
     pub history_pruned: u64,
-    /// Raw bytes of dead chunks that lie in containers with live ones, or in open ones.
+    /// Raw bytes of dead chunks that lie in containers with live ones.
     pub dead_bytes_left: u64,
 }
 
@@ -53,19 +63,90 @@ pub fn run(volume: &Volume) -> Result<GcReport> {
     while resume.is_some() {
         resume = marking.piece(resume, PIECE_ROWS)?;
     }
-    for (id, row) in marking.containers()? {
-        let dead = marking.dead_bytes(id)?;
-        if dead > 0 && marking.free_if_dead(id, &row)? {
-            report.containers_freed += 1;
-            report.freed_bytes += row.bytes;
-        } else {
-            report.dead_bytes_left += dead;
-        }
-    }
+    close_dead(volume, &marking)?;
+    sweep(volume, &marking, &mut report)?;
     report.chunks_marked = marking.marks().count();
     report.chunks_total = marking.marks().horizon().0;
     drop(marking);
     volume.commit()?;
     info!("Gc done containers={} bytes={}", report.containers_freed, report.freed_bytes);
     Ok(report)
+}
+
+/// Closes the containers that are still appended to if one of them is mostly dead: a small volume
+/// has no others.
+fn close_dead(volume: &Volume, marking: &Marking<'_>) -> Result<()> {
+    for (id, row) in marking.containers()? {
+        let open = row.state == ContainerState::Open && row.raw_bytes > 0;
+        if open && is_mostly_dead(marking.live_bytes(id)?, row.raw_bytes) {
+            marking.close_open();
+            return volume.commit();
+        }
+    }
+    Ok(())
+}
+
+fn is_mostly_dead(live: u64, raw: u64) -> bool {
+    live.saturating_mul(REPACK_LIVE_SHARE) <= raw
+}
+
+fn sweep(volume: &Volume, marking: &Marking<'_>, report: &mut GcReport) -> Result<()> {
+    let mut emptied: Vec<ContainerId> = Vec::new();
+    let mut copied = 0;
+    let mut full = false;
+    for (id, row) in marking.containers()? {
+        let live = marking.live_bytes(id)?;
+        if live == row.raw_bytes {
+            continue;
+        }
+        if marking.free_if_dead(id)? {
+            report.containers_freed += 1;
+            report.freed_bytes += row.bytes;
+            continue;
+        }
+        let sealed = row.state == ContainerState::Sealed;
+        if full || !sealed || !is_mostly_dead(live, row.raw_bytes) {
+            report.dead_bytes_left += row.raw_bytes.saturating_sub(live);
+            continue;
+        }
+        match marking.repack(id, &row) {
+            Ok(moved) => {
+                report.repacked_bytes += moved;
+                copied += moved;
+                emptied.push(id);
+            }
+            Err(e @ Error::NoSpace { .. }) => {
+                warn!("No room to repack container={id} cause={e}");
+                full = true;
+            }
+            Err(e) => return Err(e),
+        }
+        if copied >= REPACK_COMMIT_BYTES {
+            free_emptied(volume, marking, &mut emptied, report)?;
+            copied = 0;
+        }
+    }
+    free_emptied(volume, marking, &mut emptied, report)
+}
+
+/// Frees the containers whose live chunks have a new place, once that is durable.
+fn free_emptied(
+    volume: &Volume,
+    marking: &Marking<'_>,
+    emptied: &mut Vec<ContainerId>,
+    report: &mut GcReport,
+) -> Result<()> {
+    if emptied.is_empty() {
+        return Ok(());
+    }
+    volume.commit()?;
+    let rows = marking.containers()?;
+    for (id, row) in rows.iter().filter(|(id, _)| emptied.contains(id)) {
+        if marking.free_if_dead(*id)? {
+            report.containers_freed += 1;
+            report.freed_bytes += row.bytes;
+        }
+    }
+    emptied.clear();
+    Ok(())
 }

@@ -67,10 +67,7 @@ pub fn ingest(
 ) -> Result<Ingested> {
     let mut done = Ingested::default();
     let counters = stats.class(target.class.id);
-    let codec = match target.class.codec {
-        CodecSetting::None => CodecChoice::None,
-        CodecSetting::Zstd { level } => CodecChoice::Zstd { level },
-    };
+    let codec = codec_choice(target.class.codec);
     let hint = PutHint { class: target.class.id, shard: target.shard, codec };
     for segment in segments(data, offset, more) {
         counters.written_bytes.fetch_add(segment.range.len() as u64, Relaxed);
@@ -93,6 +90,15 @@ pub fn ingest(
         counters.written_bytes.fetch_sub(left as u64, Relaxed);
     }
     Ok(done)
+}
+
+/// What a class's setting asks of the codec.
+#[must_use]
+pub fn codec_choice(setting: CodecSetting) -> CodecChoice {
+    match setting {
+        CodecSetting::None => CodecChoice::None,
+        CodecSetting::Zstd { level } => CodecChoice::Zstd { level },
+    }
 }
 
 impl Ingested {

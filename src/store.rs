@@ -305,7 +305,9 @@ impl Store {
     /// True if every chunk and every container is as the last commit says.
     #[must_use]
     pub fn is_committed(&self) -> bool {
-        self.core.pending.lock().is_empty()
+        let writers = self.core.writers();
+        writers.iter().all(|writer| writer.lock().is_sealed())
+            && self.core.pending.lock().is_empty()
     }
 
     /// Bytes of decoded frames in memory.
@@ -391,6 +393,19 @@ impl Store {
             return Ok(());
         }
         Err(Error::invalid(format!("Chunks of container {id} are moving; commit first")))
+    }
+
+    /// As [`Store::doom`], but a container that is not sealed, or whose chunks are moving, is left
+    /// alone: false.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Kv`.
+    pub fn doom_if_sealed(&self, id: ContainerId) -> Result<bool> {
+        match self.doom(id) {
+            Ok(()) => Ok(true),
+            Err(Error::Invalid { .. }) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     /// Lets the next [`Store::seal`] close the containers that are open now, so that gc can have

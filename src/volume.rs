@@ -58,7 +58,7 @@ use crate::types::{At, Cookie, Epoch, FileKind, Ino, Inode, ShardId, Timestamp, 
 use commit::{Background, CommitSignal};
 use files::{FileNode, FileTable};
 use hints::NameHints;
-pub use marks::Marks;
+pub use marks::{Marking, Marks};
 use open::Counters;
 pub use open::{InitOptions, OpenOptions};
 pub use report::{ClassReport, Explanation, ShardInfo, StatsReport, Status};

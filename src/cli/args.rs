@@ -203,13 +203,16 @@ pub(super) enum ClassCommand {
     /// List the file classes, how they are cut and compressed and where they go
     List(VolumeArg),
     /// Say which rule decided on a file's class, and where its bytes lie
-    #[command(after_help = "Examples:\n  stratafs class explain /mnt /mnt/home/a/mail.mbox\n  \
+    #[command(after_help = "Examples:\n  stratafs class explain /mnt/home/a/mail.mbox\n  \
                             stratafs class explain /backup/vol home/a/mail.mbox --snapshot monday")]
+    #[command(override_usage = "stratafs class explain [OPTIONS] [VOLUME] <PATH>")]
     Explain {
-        #[command(flatten)]
-        volume: VolumeArg,
+        /// The volume directory, or the mountpoint; not needed for a path below a mountpoint
+        #[arg(value_name = "VOLUME")]
+        first: PathBuf,
         /// Path inside the volume, or below the mountpoint
-        path: OsString,
+        #[arg(value_name = "PATH")]
+        second: Option<OsString>,
         /// Look into this snapshot
         #[arg(long, value_name = "NAME")]
         snapshot: Option<OsString>,

@@ -54,6 +54,25 @@ pub(super) fn volume_dir(path: &Path) -> Result<PathBuf> {
     }
 }
 
+/// The mountpoint of a volume that `path` lies below.
+///
+/// # Errors
+/// `Invalid` when there is none; `Mount` when its process is gone.
+pub(super) fn above(path: &Path) -> Result<PathBuf> {
+    let absolute = absolute(path);
+    for dir in absolute.ancestors() {
+        match place(dir)? {
+            Place::Mounted(_) => return Ok(dir.to_owned()),
+            Place::Dead(path) => return Err(dead(&path)),
+            Place::Directory(_) => {}
+        }
+    }
+    Err(Error::invalid(format!(
+        "{} does not lie below the mountpoint of a volume; name the volume before the path",
+        path.display()
+    )))
+}
+
 /// The answer when `path` is mounted but nobody serves it.
 pub(super) fn dead(path: &Path) -> Error {
     mount_error(path, "is mounted, but its process is gone; run stratafs umount on it first")

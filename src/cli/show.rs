@@ -311,10 +311,11 @@ fn check(report: &CheckReport) -> String {
 
 fn gc(report: &GcReport) -> String {
     format!(
-        "Freed {} in {} containers; {} of {} chunks are in use; {} of unused data left in \
-         containers that are partly in use; {} old versions pruned\n",
+        "Freed {} in {} containers, storing {} anew; {} of {} chunks are in use; {} of unused data \
+         left in containers that are mostly in use; {} old versions pruned\n",
         size(report.freed_bytes),
         count(report.containers_freed),
+        size(report.repacked_bytes),
         count(report.chunks_marked),
         count(report.chunks_total),
         size(report.dead_bytes_left),

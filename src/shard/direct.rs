@@ -7,6 +7,7 @@
 //! Guarantees: as [`Appender`]; room is reserved before bytes are taken, so `NoSpace` comes from
 //! [`Appender::append`] with nothing changed. A sync pads with zeros to the next block, which the
 //! format allows behind any frame, so committed bytes are never written again.
+//! Memory: 1 MiB for each container that was appended to since its last sync.
 //! Relies on: a file system with O_DIRECT and fallocate; where one is missing, `local` appends
 //! through the page cache.
 
@@ -32,6 +33,7 @@ const PIECE: usize = 1024 * 1024;
 /// Bytes of one container that are not in its file yet.
 #[derive(Debug)]
 pub(super) struct Tail {
+    /// Empty while nothing is buffered: an idle container costs no memory.
     memory: Vec<u8>,
     /// First aligned byte of `memory`.
     skip: usize,
@@ -43,12 +45,14 @@ pub(super) struct Tail {
 
 impl Tail {
     fn new(start: u64) -> Self {
-        let memory = vec![0; PIECE + BLOCK];
-        let skip = memory.as_ptr().align_offset(BLOCK);
-        Self { memory, skip, start, filled: 0 }
+        Self { memory: Vec::new(), skip: 0, start, filled: 0 }
     }
 
     fn buffer(&mut self) -> &mut [u8] {
+        if self.memory.is_empty() {
+            self.memory = vec![0; PIECE + BLOCK];
+            self.skip = self.memory.as_ptr().align_offset(BLOCK);
+        }
         &mut self.memory[self.skip..self.skip + PIECE]
     }
 
@@ -165,11 +169,14 @@ impl DirectAppender {
 
     fn sync_file(&mut self) -> io::Result<()> {
         let mut tail = self.tail.lock();
-        let padded = tail.filled.next_multiple_of(BLOCK);
-        let filled = tail.filled;
-        tail.buffer()[filled..padded].fill(0);
-        tail.filled = padded;
-        flush(&self.file, &mut tail)?;
+        if tail.filled > 0 {
+            let padded = tail.filled.next_multiple_of(BLOCK);
+            let filled = tail.filled;
+            tail.buffer()[filled..padded].fill(0);
+            tail.filled = padded;
+            flush(&self.file, &mut tail)?;
+        }
+        tail.memory = Vec::new();
         drop(tail);
         self.file.sync_data()
     }
@@ -239,9 +246,7 @@ impl Appender for DirectAppender {
         let cut = self.file.set_len(len).and_then(|()| self.file.sync_data());
         cut.map_err(|e| self.broken("cut", e))?;
         self.sync_dirs()?;
-        let mut tail = self.tail.lock();
-        *tail = Tail { memory: Vec::new(), skip: 0, start: len, filled: 0 };
-        drop(tail);
+        *self.tail.lock() = Tail::new(len);
         self.broken = Some(Error::invalid(format!("Container {} is sealed", self.site.id)));
         Ok(())
     }

@@ -175,6 +175,12 @@ impl Writer {
         self.closing.extend(self.current.take());
     }
 
+    /// True if a seal would do nothing.
+    pub(super) fn is_sealed(&self) -> bool {
+        let dirty = self.current.as_ref().is_some_and(|container| container.dirty);
+        !dirty && self.closing.is_empty() && self.stored.is_empty()
+    }
+
     /// Makes everything durable; returns the rows that say so.
     pub(super) fn seal(&mut self) -> Result<(ContainerRows, Vec<StoredChunk>)> {
         let mut rows = Vec::new();

@@ -11,11 +11,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use log::error;
 use parking_lot::MutexGuard;
 
 use super::Volume;
 use crate::error::{Error, Result};
-use crate::store::{ContainerRow, ContainerState};
+use crate::ingest::codec_choice;
+use crate::store::{ContainerRow, PutHint};
 use crate::types::{ChunkNo, ContainerId, Extent};
 
 /// One bit per chunk below the horizon.
@@ -147,14 +149,44 @@ impl Marking<'_> {
         self.volume.store.containers()
     }
 
-    /// Raw bytes of a container's chunks that are not in use.
+    /// Raw bytes of the chunks in use that have their place in a container.
     ///
     /// # Errors
-    /// `Kv`, `Corrupt`, those of the shard.
-    pub fn dead_bytes(&self, id: ContainerId) -> Result<u64> {
+    /// `Kv`, `Corrupt`.
+    pub fn live_bytes(&self, id: ContainerId) -> Result<u64> {
         let rows = self.volume.store.rows_of(id)?;
-        let dead = rows.iter().filter(|(chunk, _)| !self.marks.is_live(*chunk));
-        Ok(dead.map(|(_, row)| u64::from(row.raw_len)).sum())
+        let live = rows.iter().filter(|(chunk, _)| self.marks.is_live(*chunk));
+        Ok(live.map(|(_, row)| u64::from(row.raw_len)).sum())
+    }
+
+    /// Lets the next commit close the containers that are appended to.
+    pub fn close_open(&self) {
+        self.volume.store.close_open();
+    }
+
+    /// Stores the live chunks of a container anew, under their numbers; after the next commit they
+    /// lie elsewhere. Returns their raw bytes. Chunks that cannot be read stay where they are.
+    ///
+    /// # Errors
+    /// `NoSpace` when the shards have only their reserve left; `Poisoned`, `Kv`, `Shard`.
+    pub fn repack(&self, id: ContainerId, row: &ContainerRow) -> Result<u64> {
+        let spec = self.volume.classifier.class(row.class);
+        let hint = PutHint { class: row.class, shard: row.shard, codec: codec_choice(spec.codec) };
+        let mut moved = 0;
+        for (chunk, place) in self.volume.store.rows_of(id)? {
+            if !self.marks.is_live(chunk) {
+                continue;
+            }
+            self.volume.admit_data(place.raw_len as usize)?;
+            match self.volume.store.rewrite(chunk, hint) {
+                Ok(()) => moved += u64::from(place.raw_len),
+                Err(e @ Error::Corrupt { .. }) => {
+                    error!("Damaged chunk keeps its container container={id} cause={e}");
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(moved)
     }
 
     /// Forgets a sealed container if no chunk of it is in use; its file goes with the next commit.
@@ -162,18 +194,14 @@ impl Marking<'_> {
     ///
     /// # Errors
     /// `Kv`, `Corrupt`, `Poisoned`, those of the shard.
-    pub fn free_if_dead(&self, id: ContainerId, row: &ContainerRow) -> Result<bool> {
-        if row.state != ContainerState::Sealed || row.last >= self.marks.horizon {
-            return Ok(false);
-        }
-        let chunks = self.volume.store.chunks_of(id)?;
+    pub fn free_if_dead(&self, id: ContainerId) -> Result<bool> {
         self.volume.admit_removal()?;
         let _gate = self.volume.gate.write();
+        let chunks = self.volume.store.chunks_of(id)?;
         if chunks.iter().any(|(chunk, _)| self.marks.is_live(*chunk)) {
             return Ok(false);
         }
-        self.volume.store.doom(id)?;
-        Ok(true)
+        self.volume.store.doom_if_sealed(id)
     }
 }
 

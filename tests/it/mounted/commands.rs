@@ -115,6 +115,9 @@ fn explain_says_which_rule_and_where() {
         assert!(explained["rule"].as_str().unwrap().contains("*.jpg"), "{explained:#}");
         assert_eq!(explained["shards"], json!([["default", 3 * MIB]]), "{explained:#}");
     }
+    let alone = stratafs(&["class", "explain", &m.text("photo.jpg"), "--json"]).json();
+    assert_eq!(alone["class"], "media", "the volume is found above the path: {alone:#}");
+    stratafs(&["class", "explain", "/etc/hostname"]).refused(1, &["/etc/hostname", "mountpoint"]);
     fs::remove_file(m.path("photo.jpg")).unwrap();
     m.ask(&["class", "explain"], &["photo.jpg"]).refused(1, &["photo.jpg"]);
     let past = m.ask_json(&["class", "explain"], &["photo.jpg", "--snapshot", "s"]);
