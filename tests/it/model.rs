@@ -14,7 +14,7 @@ mod tree;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
-use ops::{Op, Sizes, op};
+use ops::{Fill, Op, Place, Sizes, Who, op};
 use pair::Pair;
 
 /// Every class is cut at 4 KiB, so that files of a few pages have many edges.
@@ -35,11 +35,14 @@ chunking = "fixed"
 avg_bytes = "4KiB"
 "#;
 
+/// Most operations of a case.
+const OPS_MAX: usize = 80;
 /// Steps after which everything is compared.
 const STEPS_BETWEEN_FULL_LOOKS: usize = 8;
 
 fn run(ops: &[Op]) {
     let mut pair = Pair::new(SMALL_CHUNKS);
+    first_files().iter().for_each(|op| pair.apply(0, op));
     for (step, op) in ops.iter().enumerate() {
         pair.apply(step, op);
         if step % STEPS_BETWEEN_FULL_LOOKS == STEPS_BETWEEN_FULL_LOOKS - 1 {
@@ -48,6 +51,24 @@ fn run(ops: &[Op]) {
     }
     pair.assert_same_everywhere();
     pair.assert_sound();
+}
+
+/// A few files and a directory, so that even the first operations have something to meet.
+fn first_files() -> Vec<Op> {
+    let place = |name| Place { dir: 0, name };
+    let write = |number, fill| {
+        let who = Who::Named(number);
+        Op::Write { who, offset: 0, len: 50_000, fill, finish: number == 1 }
+    };
+    vec![
+        Op::Mkdir(place(2)),
+        Op::Create(place(0)),
+        Op::Create(place(3)),
+        Op::Create(place(5)),
+        write(0, Fill::Random(0)),
+        write(1, Fill::Random(1)),
+        write(2, Fill::Text(0)),
+    ]
 }
 
 fn env_number(name: &str) -> Option<u64> {
@@ -70,7 +91,7 @@ fn run_cases(family: u8, sizes: Sizes, cases: u64) {
         };
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
         let mut runner = TestRunner::new_with_rng(config, rng);
-        let outcome = runner.run(&prop::collection::vec(op(sizes), 1..60), |ops| {
+        let outcome = runner.run(&prop::collection::vec(op(sizes), 1..OPS_MAX), |ops| {
             run(&ops);
             Ok::<(), TestCaseError>(())
         });

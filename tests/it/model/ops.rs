@@ -202,5 +202,5 @@ fn volume_op() -> impl Strategy<Value = Op> {
 }
 
 pub fn op(sizes: Sizes) -> impl Strategy<Value = Op> {
-    prop_oneof![10 => content_op(sizes), 9 => name_op(), 4 => volume_op()]
+    prop_oneof![12 => content_op(sizes), 8 => name_op(), 3 => volume_op()]
 }

@@ -90,7 +90,9 @@ impl Pair {
                 Some((ino, Arc::new(self.volume.open_file(At::Live, ino).unwrap())))
             }
             Who::Held(slot) => {
-                let held = self.held[usize::from(slot) % SLOTS].as_ref()?;
+                let Some(held) = &self.held[usize::from(slot) % SLOTS] else {
+                    return self.file(Who::Named(slot));
+                };
                 held.past.is_none().then(|| (held.file.ino(), Arc::clone(&held.file)))
             }
         }

@@ -187,6 +187,21 @@ fn a_copy_of_a_range_is_exact_and_stores_nothing() {
     t.assert_content("/b.bin", &expected);
 }
 
+/// What was written a moment ago, and lies in a buffer still, is copied too.
+#[test]
+fn a_copy_has_what_is_still_buffered() {
+    let t = TestVolume::new();
+    let data = random_bytes(1, 300_000);
+    let (source, target) = (t.create("/a.bin"), t.create("/b.bin"));
+    source.write(0, &data).unwrap();
+    target.write(0, &[7; 400_000]).unwrap();
+    assert_eq!(target.copy_from(50_000, &source, 0, 300_000).unwrap(), 300_000);
+    let expected = [&[7; 50_000], &data[..], &[7; 50_000]].concat();
+    t.assert_content("/b.bin", &expected);
+    source.write(1000, &[9; 5000]).unwrap();
+    t.assert_content("/b.bin", &expected);
+}
+
 /// A file is copied back out of a snapshot without storing anything.
 #[test]
 fn a_restore_by_copy_stores_nothing() {
