@@ -163,10 +163,11 @@ pub fn extended_attribute(path: &Path, name: &str) -> io::Result<Option<Vec<u8>>
     Ok(Some(value))
 }
 
-/// True when the other end of a FUSE mount is gone.
+/// True when the other end of a FUSE mount is gone, or going: what the kernel answers while it
+/// takes a dead connection down is `ECONNABORTED`.
 #[must_use]
 pub fn is_not_connected(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ENOTCONN)
+    matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
 }
 
 #[cfg(test)]
