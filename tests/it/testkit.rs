@@ -46,7 +46,9 @@ impl TestVolume {
     pub fn with_config(config: &str) -> Self {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("volume");
-        Self { _temp: Some(temp), ..Self::in_dir(&dir, config) }
+        let mut this = Self::in_dir(&dir, config);
+        this._temp = Some(temp);
+        this
     }
 
     /// In a directory of the caller's, for example on a small disk.
@@ -249,6 +251,19 @@ impl Deref for TestVolume {
     type Target = Arc<Volume>;
     fn deref(&self) -> &Arc<Volume> {
         self.volume.as_ref().expect("open")
+    }
+}
+
+impl Drop for TestVolume {
+    /// The directory goes after the database is closed, or it could not be removed.
+    fn drop(&mut self) {
+        let Some(volume) = self.volume.take() else { return };
+        if std::thread::panicking() {
+            // Others may hold it for good; a second panic would hide the first.
+            drop(volume);
+        } else {
+            drop_last(volume);
+        }
     }
 }
 

@@ -31,12 +31,13 @@ struct Held {
 }
 
 pub struct Pair {
+    /// First, so that files are closed before the volume.
+    held: [Option<Held>; SLOTS],
     volume: TestVolume,
     tree: Tree,
     images: Images,
     /// What a crash falls back to.
     committed: (Tree, Images),
-    held: [Option<Held>; SLOTS],
 }
 
 fn pick<T: Copy>(list: &[T], number: u8) -> Option<T> {
