@@ -78,7 +78,7 @@ fn unreachable(options: &MountOptions, cause: &io::Error) -> Error {
         io::ErrorKind::NotFound => {
             format!("Mountpoint {given} does not exist; make it with `mkdir -p {given}`")
         }
-        io::ErrorKind::NotConnected => format!(
+        io::ErrorKind::NotConnected | io::ErrorKind::ConnectionAborted => format!(
             "Mountpoint {given} holds a mount whose program died; remove it with \
              `stratafs umount {given}`"
         ),
