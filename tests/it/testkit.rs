@@ -33,7 +33,8 @@ pub struct TestVolume {
     volume: Option<Arc<Volume>>,
     env: Env,
     dir: PathBuf,
-    _temp: Option<TempDir>,
+    /// Removed after the volume in it was closed.
+    temp: Option<TempDir>,
 }
 
 impl TestVolume {
@@ -47,7 +48,7 @@ impl TestVolume {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("volume");
         let mut this = Self::in_dir(&dir, config);
-        this._temp = Some(temp);
+        this.temp = Some(temp);
         this
     }
 
@@ -57,7 +58,7 @@ impl TestVolume {
         std::fs::create_dir_all(dir).unwrap();
         std::fs::write(dir.join("config.toml"), config).unwrap();
         Volume::init(dir, &InitOptions { env: env.clone() }).unwrap();
-        let mut this = Self { volume: None, env, dir: dir.to_owned(), _temp: None };
+        let mut this = Self { volume: None, env, dir: dir.to_owned(), temp: None };
         this.open_again();
         this
     }
