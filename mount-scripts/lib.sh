@@ -47,6 +47,11 @@ NEEDS
         cat <<'NEEDS'
 sqlite3        sqlite3
 mkfs.ext4      e2fsprogs
+python3        python3
+setpriv        util-linux
+unshare        util-linux
+setcap         libcap2-bin
+kill           procps
 NEEDS
     fi
 }
