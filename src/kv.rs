@@ -176,7 +176,7 @@ impl Batch {
 /// Sizes of the database, for `stats`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KvUsage {
-    /// Bytes of table files on disk.
+    /// Bytes of its files: tables, log and what belongs to them.
     pub disk_bytes: u64,
     /// Bytes held in memory (write buffers, caches, filters).
     pub memory_bytes: u64,

@@ -213,11 +213,9 @@ impl Kv for RocksKv {
     }
 
     fn usage(&self) -> KvUsage {
-        use rocksdb::properties::{
-            ESTIMATE_TABLE_READERS_MEM, SIZE_ALL_MEM_TABLES, TOTAL_SST_FILES_SIZE,
-        };
+        use rocksdb::properties::{ESTIMATE_TABLE_READERS_MEM, SIZE_ALL_MEM_TABLES};
         KvUsage {
-            disk_bytes: self.sum(TOTAL_SST_FILES_SIZE),
+            disk_bytes: file_bytes(self.db.path()),
             memory_bytes: self.sum(SIZE_ALL_MEM_TABLES)
                 + self.sum(ESTIMATE_TABLE_READERS_MEM)
                 + self.cache.get_usage() as u64,
@@ -227,6 +225,13 @@ impl Kv for RocksKv {
     fn snapshot(&self) -> Box<dyn Kv + '_> {
         Box::new(RocksSnapshot { db: self, view: self.db.snapshot() })
     }
+}
+
+/// Bytes of all files in the database's directory: tables, log and manifest.
+fn file_bytes(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let files = entries.flatten().filter_map(|entry| entry.metadata().ok());
+    files.filter(std::fs::Metadata::is_file).map(|file| file.len()).sum()
 }
 
 /// Read options for a range; `None` if it is empty.

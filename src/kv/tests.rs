@@ -295,3 +295,15 @@ fn a_snapshot_sees_one_state_and_stays_out(kv: &dyn Kv) {
     let _ = put(&*before, b"lost");
     assert_eq!(kv.get(Table::Inode, b"k").unwrap().unwrap(), b"new");
 }
+
+/// What stats calls metadata is what lies on the disk, also while tables are only in the log.
+#[test]
+fn usage_counts_the_log() {
+    let dir = TempDir::new().unwrap();
+    let kv = create(dir.path());
+    let before = kv.usage().disk_bytes;
+    let mut batch = Batch::default();
+    batch.put(Table::Inode, &b"k"[..], vec![7; 100_000]);
+    kv.write(batch).unwrap();
+    assert!(kv.usage().disk_bytes >= before + 100_000);
+}
