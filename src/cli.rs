@@ -34,6 +34,7 @@ use crate::control::{Client, Name, Request, Response, call};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::sys::mount::unmount;
+use crate::sys::process::is_running;
 use crate::volume::{InitOptions, Volume};
 
 /// Exit code of a `check` that found problems.
@@ -243,20 +244,22 @@ fn umount(target: &Path, lazy: bool, output: Output) -> Result<()> {
             format!("Nothing to unmount: {target} is neither a mountpoint nor a mounted volume")
         }));
     };
+    let pid = client.server_pid();
     let response = client.call(&Request::Umount { lazy }, &mut |text| output.progress(text))?;
     if matches!(response, Response::Detached) {
         output.progress("Detached; the volume closes when the last open file does");
     } else {
-        wait_until_closed(&dir);
+        wait_until_closed(&dir, pid);
     }
     print(&response, output)
 }
 
 /// Everything is durable, but the process has yet to close its files: until then the next command
-/// would find the volume in use.
-fn wait_until_closed(dir: &Path) {
+/// would find the volume, or the disk it lies on, in use.
+fn wait_until_closed(dir: &Path, pid: Option<u32>) {
     let deadline = Instant::now() + CLOSE_WAIT;
-    while Volume::is_in_use(dir) && Instant::now() < deadline {
+    let is_open = || Volume::is_in_use(dir) || pid.is_some_and(is_running);
+    while is_open() && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(2));
     }
 }

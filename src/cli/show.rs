@@ -97,7 +97,9 @@ fn shards(list: &[ShardInfo]) -> String {
 }
 
 fn status_text(status: &Status) -> String {
-    let state = match (&status.poisoned, status.read_only) {
+    // Not mounted, it is this command that opened it, and only to look.
+    let read_only = status.read_only && status.mounted_on.is_some();
+    let state = match (&status.poisoned, read_only) {
         (Some(cause), _) => format!("stopped accepting writes: {}", plain(cause)),
         (None, true) => "well, read-only".to_owned(),
         (None, false) => "well".to_owned(),

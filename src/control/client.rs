@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::protocol::{REPLY_BYTES_MAX, Reply, Request, Response, decode_reply, encode_request};
 use crate::error::{Error, Result};
+use crate::sys::process::peer;
 
 /// The socket's name in the volume directory.
 pub const SOCKET_NAME: &str = "control.sock";
@@ -28,6 +29,12 @@ pub struct Client {
 }
 
 impl Client {
+    /// The process at the other end; `None` if the kernel does not say.
+    #[must_use]
+    pub fn server_pid(&self) -> Option<u32> {
+        peer(&self.stream).ok().map(|peer| peer.pid)
+    }
+
     /// Connects to the process that has the volume in `dir` mounted; `None` when nobody listens.
     ///
     /// # Errors

@@ -25,7 +25,7 @@ use super::protocol::{
 };
 use crate::error::{Error, Result};
 use crate::sys::mount::effective_ids;
-use crate::sys::process::peer_uid;
+use crate::sys::process::peer;
 
 /// Most clients at a time; people and scripts need a few, a runaway loop must not take all memory.
 pub const CONNECTIONS_MAX: usize = 16;
@@ -239,7 +239,7 @@ fn running(shared: &Arc<Shared>, request: &Request) -> Option<Counted> {
 }
 
 fn admit(stream: &UnixStream) -> Result<()> {
-    match peer_uid(stream) {
+    match peer(stream).map(|peer| peer.uid) {
         Ok(uid) if uid == 0 || uid == effective_ids().0 => Ok(()),
         _ => Err(Error::NotPermitted {
             what: "Only the user who mounted the volume, and root, may control it".to_owned(),

@@ -120,11 +120,20 @@ pub fn bound_malloc() {
     }
 }
 
-/// The user at the other end of a unix socket, as it was when it connected.
+/// Who is at the other end of a unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its user.
+    pub uid: u32,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// The other end of a unix socket, as it was when it connected or began to listen.
 ///
 /// # Errors
 /// What the kernel said.
-pub fn peer_uid(stream: &UnixStream) -> io::Result<u32> {
+pub fn peer(stream: &UnixStream) -> io::Result<Peer> {
     let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
     let mut len = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or(0);
     // SAFETY: the pointer and the length name the one `ucred` above.
@@ -137,7 +146,16 @@ pub fn peer_uid(stream: &UnixStream) -> io::Result<u32> {
             &raw mut len,
         )
     })?;
-    Ok(peer.uid)
+    Ok(Peer { uid: peer.uid, pid: peer.pid.cast_unsigned() })
+}
+
+/// True while the process lives; one that nobody has waited for yet does not.
+#[must_use]
+pub fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before the state may hold anything, parentheses too.
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.bytes().next());
+    state.is_some_and(|state| !matches!(state, b'Z' | b'X'))
 }
 
 /// The extended attribute `name` of `path`, if it is set and not above 64 KiB.
@@ -177,7 +195,9 @@ mod tests {
     #[test]
     fn a_peer_in_the_same_process_is_us() {
         let (one, _other) = UnixStream::pair().unwrap();
-        assert_eq!(peer_uid(&one).unwrap(), crate::sys::mount::effective_ids().0);
+        let me = Peer { uid: crate::sys::mount::effective_ids().0, pid: std::process::id() };
+        assert_eq!(peer(&one).unwrap(), me);
+        assert!(is_running(me.pid) && !is_running(u32::MAX));
     }
 
     #[test]

@@ -105,7 +105,8 @@ impl Mounted {
     /// Unmounts with our command; everything is durable when it returns.
     pub fn umount(&mut self) {
         stratafs(&["umount", &self.text("")]).ok();
-        self.pid.store(0, Ordering::Relaxed);
+        let pid = self.pid.swap(0, Ordering::Relaxed);
+        assert!(!is_running(pid), "the disk below can be unmounted at once");
     }
 
     pub fn remount(&mut self) {
