@@ -242,8 +242,9 @@ impl Appender for DirectAppender {
         self.check()?;
         let len = self.len();
         self.sync_file().map_err(|e| self.broken("sync", e))?;
-        // The padding goes, and what was reserved beyond it.
-        let cut = self.file.set_len(len).and_then(|()| self.file.sync_data());
+        // The padding goes, and what was reserved beyond it. A shorter length is no data that
+        // fdatasync must keep, so this takes fsync.
+        let cut = self.file.set_len(len).and_then(|()| self.file.sync_all());
         cut.map_err(|e| self.broken("cut", e))?;
         self.sync_dirs()?;
         *self.tail.lock() = Tail::new(len);
