@@ -32,6 +32,11 @@ pub(super) fn clip(extent: &Extent, range: Range<u64>) -> Option<Extent> {
     })
 }
 
+/// The extent of an ordered list that begins at `offset`. A copied range has up to 50,000 of them.
+pub(super) fn at_offset(extents: &[Extent], offset: u64) -> Option<&Extent> {
+    extents.binary_search_by_key(&offset, |e| e.offset).ok().map(|index| &extents[index])
+}
+
 /// Bytes that the extents map.
 pub(super) fn mapped(extents: &[Extent]) -> u64 {
     extents.iter().map(|e| u64::from(e.len)).sum()

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use log::{error, warn};
 
 use super::Volume;
-use super::extent::mapped;
+use super::extent::{at_offset, mapped};
 use super::files::{FileNode, FileState};
 use crate::classify::{Chunking, ClassSpec, Facts};
 use crate::error::{Error, Result};
@@ -180,22 +180,23 @@ impl Volume {
         class: Option<ClassId>,
     ) -> Result<()> {
         self.mark_live(new);
-        let mut edit = self.meta.edit();
-        let Some(mut inode) = edit.view().inode(At::Live, ino)? else { return Ok(()) };
-        let old = edit.view().extents(At::Live, ino, range.clone(), usize::MAX)?;
-        let kept = super::extent::splice(&old, range, new);
-        for gone in old.iter().filter(|o| kept.iter().all(|k| k.offset != o.offset)) {
-            edit.delete_extent(ino, gone.offset)?;
-        }
-        for extent in kept.iter().filter(|k| !old.contains(k)) {
-            edit.put_extent(ino, extent)?;
-        }
-        let (before, after) = (mapped(&old), mapped(&kept));
-        inode.mapped = inode.mapped + after - before;
-        inode.class = class.unwrap_or(inode.class);
-        edit.put_inode(ino, &inode)?;
-        self.live_bytes.replace(before, after);
-        Ok(())
+        self.stage(|edit| {
+            let Some(mut inode) = edit.view().inode(At::Live, ino)? else { return Ok(()) };
+            let old = edit.view().extents(At::Live, ino, range.clone(), usize::MAX)?;
+            let kept = super::extent::splice(&old, range, new);
+            for gone in old.iter().filter(|o| at_offset(&kept, o.offset).is_none()) {
+                edit.delete_extent(ino, gone.offset)?;
+            }
+            for extent in kept.iter().filter(|k| at_offset(&old, k.offset) != Some(k)) {
+                edit.put_extent(ino, extent)?;
+            }
+            let (before, after) = (mapped(&old), mapped(&kept));
+            inode.mapped = inode.mapped + after - before;
+            inode.class = class.unwrap_or(inode.class);
+            edit.put_inode(ino, &inode)?;
+            self.live_bytes.replace(before, after);
+            Ok(())
+        })
     }
 
     /// The class of what is being written: kept while a file is changed in place, decided anew
