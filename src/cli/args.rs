@@ -225,7 +225,8 @@ pub(super) enum ShardCommand {
     List(VolumeArg),
     /// Add a directory, for example on another disk, as a shard
     #[command(after_help = "Example:\n  stratafs shard add /mnt /disk2/strata --name bulk \
-                            --weight 4\nThen name it in the configuration file, class by class.")]
+                            --weight 4\nNew data of every class without a shard list of \
+                            its own is spread over all shards by weight.")]
     Add {
         #[command(flatten)]
         volume: VolumeArg,
