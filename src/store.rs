@@ -273,6 +273,13 @@ impl Store {
         self.core.retry();
     }
 
+    /// Ends the open txg: containers doomed until now go with the next [`Store::seal`], later ones
+    /// with the one after. Called in the moment in which the metadata is frozen: the deletions that
+    /// emptied a container may be in the txg after the one that is sealed now.
+    pub fn freeze(&self) {
+        self.core.pending.lock().freeze();
+    }
+
     /// Closes groups, waits for the workers, makes all containers durable, and returns what the
     /// commit's batch must carry. Puts may go on meanwhile; those that returned before the call
     /// are in the batch.
@@ -377,8 +384,8 @@ impl Store {
     }
 
     /// Forgets a sealed container. Nobody may refer to the chunks that have their place there, now
-    /// or later. Their fingerprints are unknown from now on; the rows go with the next sealed
-    /// batch, the file with its [`Store::committed`]. Holds 8 bytes per chunk until then: doom a
+    /// or later. Their fingerprints are unknown from now on; after [`Store::freeze`] the rows go
+    /// with the next sealed batch, the file with its [`Store::committed`]. Holds 8 bytes per chunk until then: doom a
     /// bounded number of containers per commit.
     ///
     /// # Errors

@@ -171,6 +171,7 @@ impl Volume {
                 return Ok(());
             }
             self.meta.freeze();
+            self.store.freeze();
             *self.frozen.lock() = Some(self.counters());
         }
         self.finish_frozen()
