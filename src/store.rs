@@ -74,6 +74,8 @@ pub struct StoreOptions {
     pub workers: usize,
     /// Whose containers these are.
     pub volume: VolumeId,
+    /// Leave the shards as they are: nothing is cut, deleted or appended.
+    pub read_only: bool,
 }
 
 impl StoreOptions {
@@ -87,6 +89,7 @@ impl StoreOptions {
             queue_bytes: 16 << 20,
             workers: cores.saturating_sub(1).clamp(1, 8),
             volume,
+            read_only: false,
         }
     }
 }
@@ -144,7 +147,7 @@ pub struct Store {
 impl Store {
     /// Opens the store as the last commit left it: cuts open containers to their committed length,
     /// and deletes containers without a row, which a crash left. A damaged open container is
-    /// closed, not refused.
+    /// closed, not refused. Read-only it touches nothing: what no row covers is not read either.
     ///
     /// # Errors
     /// `Corrupt` if rows do not parse or contradict `next`; what `kv` and the shards say.

@@ -25,6 +25,7 @@ mod dirty;
 mod extent;
 mod files;
 mod hints;
+mod init;
 mod marks;
 mod names;
 mod open;
@@ -55,12 +56,12 @@ use crate::stats::Stats;
 use crate::store::Store;
 use crate::types::{At, Cookie, Epoch, FileKind, Ino, Inode, ShardId, Timestamp, Txg, VolumeId};
 
-use commit::{Background, CommitSignal};
+use commit::{Background, CommitSignal, Frozen};
 use files::{FileNode, FileTable};
 use hints::NameHints;
+pub use init::InitOptions;
 pub use marks::{Marking, Marks};
-use open::Counters;
-pub use open::{InitOptions, OpenOptions};
+pub use open::OpenOptions;
 pub use report::{ClassReport, Explanation, ShardInfo, StatsReport, Status};
 pub use space::VolumeSpace;
 pub use superblock::{FORMAT_VERSION, SUPERBLOCK_FILE};
@@ -93,8 +94,8 @@ pub struct Volume {
     accepted: AtomicU64,
     /// Free bytes beyond the reserve where the metadata lies.
     meta_usable: AtomicU64,
-    /// Counters of the frozen txg, while there is one.
-    frozen: Mutex<Option<Counters>>,
+    /// The txg that is being made durable, or waits for room.
+    frozen: Mutex<Option<Frozen>>,
     marks: RwLock<Option<Arc<Marks>>>,
     /// Held by gc and check: they must not run at the same time.
     maintenance: Mutex<()>,

@@ -37,6 +37,10 @@ impl Core {
         if self.has_shard(id) {
             return Err(Error::Exists { what: format!("Shard {id}") });
         }
+        if self.options.read_only {
+            self.insert_shard(id, shard);
+            return Ok(());
+        }
         let mut known = HashSet::new();
         let mut open = Vec::new();
         for (container, row) in self.containers()? {
