@@ -37,6 +37,10 @@ impl Core {
         if self.has_shard(id) {
             return Err(Error::Exists { what: format!("Shard {id}") });
         }
+        if self.options.read_only {
+            self.insert_shard(id, shard);
+            return Ok(());
+        }
         let mut known = HashSet::new();
         let mut open = Vec::new();
         for (container, row) in self.containers()? {
@@ -45,12 +49,7 @@ impl Core {
                 open.push((container, row));
             }
         }
-        for container in shard.list()? {
-            if !known.contains(&container) {
-                log::info!("Leftover container deleted container={container} shard={id}");
-                shard.delete(container)?;
-            }
-        }
+        self.clear_leftovers(id, &*shard, |container| known.contains(&container))?;
         for (container, row) in open {
             match reopen(&*shard, container, row) {
                 Ok(open) => self.writer((id, row.class)).lock().adopt(open),

@@ -189,6 +189,7 @@ impl Volume {
         let rows = batch.changes.len();
         // Whether a failed batch reached the disk is unknown: there is no second try.
         self.kv.write(batch).map_err(|e| self.poison(e))?;
+        self.witness.note(txg);
         *self.frozen.lock() = None;
         self.txg.store(txg, Ordering::Release);
         self.meta.committed();
