@@ -12,6 +12,7 @@ mod mount_options;
 mod mounted;
 mod mountpoint;
 mod output;
+mod rebuild;
 mod show;
 
 use std::env;
@@ -103,6 +104,9 @@ fn run(cli: Cli, line: &[OsString]) -> Result<u8> {
         Command::Version => return version(output).map(|()| 0),
         Command::Stats { volume, summary } => {
             return stats(&volume.volume, summary, output).map(|()| 0);
+        }
+        Command::RebuildIndex { volume, dry_run } => {
+            return rebuild::run(&volume.volume, dry_run, output);
         }
         Command::Snapshot(command) => snapshot_request(command),
         Command::Status(volume) => (volume, Request::Status),

@@ -63,6 +63,10 @@ pub fn run(volume: &Volume) -> Result<GcReport> {
     while resume.is_some() {
         resume = marking.piece(resume, PIECE_ROWS)?;
     }
+    marking.check_places()?;
+    let strays = marking.free_strays()?;
+    report.containers_freed += strays.freed;
+    report.freed_bytes += strays.freed_bytes;
     close_dead(volume, &marking)?;
     sweep(volume, &marking, &mut report)?;
     report.chunks_marked = marking.marks().count();

@@ -58,8 +58,19 @@ impl Meta {
     /// # Errors
     /// `Corrupt` if the snapshot records or the epoch do not read; `Kv`.
     pub fn open(kv: Arc<dyn Kv>) -> Result<Self> {
-        let state = RwLock::new(State::load(&*kv)?);
-        Ok(Self { kv, state })
+        let (meta, mut damaged) = Self::open_with_damage(kv)?;
+        if damaged.is_empty() { Ok(meta) } else { Err(damaged.swap_remove(0)) }
+    }
+
+    /// As [`Meta::open`], without the snapshots whose records do not read; these are returned as
+    /// `Corrupt`. While there are any, nothing may be written or pruned: it would not be known
+    /// which old versions they need.
+    ///
+    /// # Errors
+    /// `Corrupt` if the epoch does not read; `Kv`.
+    pub fn open_with_damage(kv: Arc<dyn Kv>) -> Result<(Self, Vec<Error>)> {
+        let (state, damaged) = State::load(&*kv)?;
+        Ok((Self { kv, state: RwLock::new(state) }, damaged))
     }
 
     /// A view of the current state. Edits wait for as long as it lives.

@@ -24,13 +24,16 @@ mod cache;
 mod commit;
 mod container;
 mod core;
+mod find;
 mod frame;
 mod pending;
 mod queue;
 mod reader;
+mod rebuild;
 mod recover;
 mod rows;
 mod scan;
+mod strays;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -47,16 +50,17 @@ pub use self::audit::{Audit, audit};
 pub use self::commit::Sealed;
 pub use self::container::{ContainerHeader, PlacedFrame};
 pub use self::frame::{FrameDirectory, FrameEntry};
+pub use self::rebuild::{ChunkSet, OldContainers, Rebuild, Rebuilt, old_containers, rebuild};
 pub use self::rows::{ChunkRow, ContainerRow, ContainerState, Health};
 pub use self::scan::{FrameScan, read_footer, scan_frames};
+pub use self::strays::StrayReport;
 pub use self::verify::{DamagedChunk, Report};
 
 use self::core::Core;
 use self::pending::{Known, NewChunk, Spot};
-use self::rows::FingerprintRow;
 use crate::codec::CodecChoice;
 use crate::error::{Error, Result};
-use crate::kv::{Kv, Table};
+use crate::kv::Kv;
 use crate::limits::{CHUNK_BYTES_MAX, GROUP_CHUNK_BYTES_MAX};
 use crate::shard::Shard;
 use crate::stats::Stats;
@@ -74,7 +78,7 @@ pub struct StoreOptions {
     pub workers: usize,
     /// Whose containers these are.
     pub volume: VolumeId,
-    /// Leave the shards as they are: nothing is cut, deleted or appended.
+    /// Change nothing on the shards; nothing may be put then.
     pub read_only: bool,
 }
 
@@ -146,8 +150,9 @@ pub struct Store {
 
 impl Store {
     /// Opens the store as the last commit left it: cuts open containers to their committed length,
-    /// and deletes containers without a row, which a crash left. A damaged open container is
-    /// closed, not refused. Read-only it touches nothing: what no row covers is not read either.
+    /// and deletes containers without a row, which a crash left. One that may hold what a lost row
+    /// spoke of is kept until [`Store::free_strays`]. A damaged open container is closed, not
+    /// refused. Read-only it touches nothing: what no row covers is not read either.
     ///
     /// # Errors
     /// `Corrupt` if rows do not parse or contradict `next`; what `kv` and the shards say.
@@ -210,8 +215,7 @@ impl Store {
                 }
                 pending.commits
             };
-            let row = self.core.kv.get(Table::Fingerprint, &fingerprint.0)?;
-            let row = row.map(|bytes| FingerprintRow::parse(fingerprint, &bytes)).transpose()?;
+            let row = self.core.fingerprint_row(fingerprint);
             let mut pending = self.core.pending.lock();
             if pending.commits != commits {
                 // A commit came between: what was pending may be in the database now.
@@ -424,6 +428,33 @@ impl Store {
         for writer in self.core.writers() {
             writer.lock().close();
         }
+    }
+
+    /// Deletes the containers without a row that opening kept, unless they hold a live chunk that
+    /// has no other place. Call only when `is_live` knows every extent.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Kv`, those of the shards.
+    pub fn free_strays(&self, is_live: &dyn Fn(ChunkNo) -> bool) -> Result<StrayReport> {
+        self.core.free_strays(is_live)
+    }
+
+    /// Container files without a committed row that nobody writes to. Containers made meanwhile may
+    /// be among them: those that are still there after a commit are what a check should name.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Kv`, those of the shards.
+    pub fn files_without_row(&self) -> Result<Vec<(ShardId, ContainerId)>> {
+        self.core.files_without_row()
+    }
+
+    /// True if the chunk has a place, committed or not.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Kv`.
+    pub fn has_chunk(&self, chunk: ChunkNo) -> Result<bool> {
+        let waiting = self.core.pending.lock().contains(chunk);
+        Ok(waiting || self.core.chunk_row(chunk)?.is_some())
     }
 
     /// Reads and verifies a committed container: header, footer, every frame and chunk. Damaged

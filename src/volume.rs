@@ -30,11 +30,13 @@ mod marks;
 mod names;
 mod open;
 mod read;
+mod rebuild;
 mod report;
 mod resize;
 mod snapshots;
 mod space;
 mod superblock;
+mod witness;
 mod write;
 
 use std::collections::HashSet;
@@ -62,6 +64,7 @@ use hints::NameHints;
 pub use init::InitOptions;
 pub use marks::{Marking, Marks};
 pub use open::OpenOptions;
+pub use rebuild::RebuildReport;
 pub use report::{ClassReport, Explanation, ShardInfo, StatsReport, Status};
 pub use space::VolumeSpace;
 pub use superblock::{FORMAT_VERSION, SUPERBLOCK_FILE};
@@ -104,6 +107,12 @@ pub struct Volume {
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     poison: OnceLock<Arc<Error>>,
     stopping: AtomicBool,
+    /// Says beside the database which commit was the last.
+    witness: witness::Witness,
+    /// Directories in which a listing met a row that does not read; one entry for each.
+    damaged_dirs: Mutex<HashSet<(At, Ino)>>,
+    /// Damage met while opening read-only, one sentence each.
+    damage: Vec<String>,
     /// Last, so that it is released after everything else is closed.
     _lock: std::fs::File,
 }

@@ -113,6 +113,21 @@ pub(super) enum Command {
     /// Free the space of data that no file and no snapshot needs any more
     #[command(after_help = "Works while mounted and in use.")]
     Gc(VolumeArg),
+    /// Restore the index of chunks from the containers; the volume must not be mounted
+    #[command(
+        name = "rebuild-index",
+        after_help = "For a volume whose tables of chunks are damaged. Names and snapshots are not \
+                      touched. Exits with 11 when something could not be restored.\n\
+                      Examples:\n  stratafs rebuild-index /backup/vol --dry-run\n  \
+                      stratafs rebuild-index /backup/vol"
+    )]
+    RebuildIndex {
+        #[command(flatten)]
+        volume: VolumeArg,
+        /// Say what would be found; change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Print the version
     Version,
 }

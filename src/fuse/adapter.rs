@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, IoctlFlags,
@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::limits::NAME_BYTES_MAX;
 use crate::sys::abi;
 use crate::types::FileKind;
-use crate::vfs::{BLOCK_BYTES, Lookup, NewMode, Node, SetAttr, TTL_LONG, Vfs, WriteHow};
+use crate::vfs::{BLOCK_BYTES, Lookup, NewMode, Node, SetAttr, Vfs, WriteHow};
 
 /// The file system as fuser sees it.
 pub(super) struct Adapter {
@@ -345,8 +345,9 @@ impl Filesystem for Adapter {
                 let name = OsStr::from_bytes(item.name);
                 let (attr, ttl) = match item.entry {
                     Some(entry) => (file_attr(&entry.attr), entry.ttl.min(entry.attr.ttl)),
-                    // `.` and `..`: the kernel looks at kind and number only.
-                    None => (bare_attr(item.node, item.kind), TTL_LONG),
+                    // `.` and `..`: the kernel looks at kind and number only. Or attributes that
+                    // cannot be read: it has to ask, and is told so.
+                    None => (bare_attr(item.node, item.kind), Duration::ZERO),
                 };
                 reply.add(attr.ino, item.next, name, &ttl, &attr, GENERATION)
             })

@@ -41,6 +41,8 @@ pub struct RocksOptions {
     /// Refuse every write and write nothing: not even what the log holds into tables. A full or
     /// read-only disk can be read so.
     pub read_only: bool,
+    /// Open it even if files of some tables cannot be read: for saving what can be.
+    pub tolerant: bool,
 }
 
 impl Default for RocksOptions {
@@ -52,6 +54,7 @@ impl Default for RocksOptions {
             max_open_files: 512,
             create: false,
             read_only: false,
+            tolerant: false,
         }
     }
 }
@@ -95,6 +98,32 @@ impl RocksKv {
         Ok(Self { db, cache })
     }
 
+    /// Empties tables without reading them, so that damage in their files is gone with them. A
+    /// crash meanwhile leaves each of them as it was, or empty.
+    ///
+    /// # Errors
+    /// `Kv`.
+    pub fn clear(&mut self, tables: &[Table]) -> Result<()> {
+        for table in tables {
+            self.db.drop_cf(table.name()).map_err(failed("clear", *table))?;
+            let options = table_options(*table, &self.cache);
+            self.db.create_cf(table.name(), &options).map_err(failed("clear", *table))?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is only in the log into table files, for tests that damage these.
+    ///
+    /// # Errors
+    /// `Kv`.
+    #[doc(hidden)]
+    pub fn flush(&self) -> Result<()> {
+        let all = Table::ALL.iter();
+        all.into_iter().try_for_each(|table| {
+            self.db.flush_cf(self.handle(*table)).map_err(failed("flush", *table))
+        })
+    }
+
     fn handle(&self, table: Table) -> &ColumnFamily {
         self.db.cf_handle(table.name()).expect("open names every table")
     }
@@ -114,9 +143,12 @@ fn database_options(options: &RocksOptions) -> Options {
     let mut o = Options::default();
     o.create_if_missing(options.create);
     o.create_missing_column_families(true);
-    o.set_paranoid_checks(true);
-    // A torn tail of the log is a commit that never returned: drop it, keep all before it.
+    o.set_paranoid_checks(!options.tolerant);
+    // A torn tail of the log is a commit that never returned: drop it, keep all before it. RocksDB
+    // cannot tell it from damage in the middle of the log; the volume's file `last-commit` does.
     o.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    // A log that is needed and missing is an error, not a hole between two others.
+    o.set_track_and_verify_wals_in_manifest(true);
     o.set_max_total_wal_size(WAL_BYTES_MAX);
     o.set_db_write_buffer_size(options.write_buffer_bytes);
     o.set_max_open_files(options.max_open_files);
@@ -177,8 +209,14 @@ fn open_error(path: &Path, error: &rocksdb::Error) -> Error {
         let place = format!("{place} (opening it read-only needs none)");
         return Error::NoSpace { place };
     }
+    let damaged = || {
+        let way_out = "restore the directory from a copy of the volume directory";
+        Error::corrupt(format!("metadata database in {place}"), format!("{text}; {way_out}"))
+    };
     match error.kind() {
-        ErrorKind::Corruption => Error::corrupt(format!("metadata database in {place}"), text),
+        ErrorKind::Corruption => damaged(),
+        // A file that the database names is missing.
+        ErrorKind::IOError if text.contains("No such file") => damaged(),
         ErrorKind::InvalidArgument if text.contains("olumn famil") => Error::Unknown {
             what: format!(
                 "The metadata database in {place} has tables this program does not know ({text}); \

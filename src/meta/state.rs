@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Range;
 
+use super::cursor::Parsed;
 use super::layers::Layers;
 use super::overlay::Overlay;
 use super::{EPOCH_ROW, damaged, key, record};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kv::{KeyRange, Kv, Order, Table};
 use crate::types::{Epoch, Snapshot, SnapshotId};
 
@@ -26,8 +27,8 @@ pub(super) struct State {
 }
 
 impl State {
-    /// The state without any open changes.
-    pub(super) fn load(kv: &dyn Kv) -> Result<Self> {
+    /// The state without any open changes, and what is wrong with snapshots that are not in it.
+    pub(super) fn load(kv: &dyn Kv) -> Result<(Self, Vec<Error>)> {
         let mut state = Self {
             epoch: load_epoch(kv)?,
             snapshots: BTreeMap::new(),
@@ -37,21 +38,27 @@ impl State {
             frozen: None,
             scratch: Vec::new(),
         };
+        let mut damage = Vec::new();
         for row in kv.scan(Table::Snapshot, &KeyRange::all(), Order::Forward) {
             let (key, value) = row?;
-            let damaged = |detail| damaged(Table::Snapshot, &key, detail);
-            let snapshot = key::read_snapshot(&key)
-                .and_then(|id| record::snapshot(id, &value))
-                .map_err(damaged)?;
-            if snapshot.epoch >= state.epoch {
-                return Err(damaged("the epoch is not in the past"));
+            match state.admit(&key, &value) {
+                Ok(snapshot) => state.add_snapshot(snapshot),
+                Err(why) => damage.push(damaged(Table::Snapshot, &key, why)),
             }
-            if state.names.contains_key(&snapshot.name) {
-                return Err(damaged("another snapshot has the same name"));
-            }
-            state.add_snapshot(snapshot);
         }
-        Ok(state)
+        Ok((state, damage))
+    }
+
+    /// The snapshot of a row, if it fits the others.
+    fn admit(&self, key: &[u8], value: &[u8]) -> Parsed<Snapshot> {
+        let snapshot = record::snapshot(key::read_snapshot(key)?, value)?;
+        if snapshot.epoch >= self.epoch {
+            return Err("the epoch is not in the past");
+        }
+        if self.names.contains_key(&snapshot.name) {
+            return Err("another snapshot has the same name");
+        }
+        Ok(snapshot)
     }
 
     pub(super) fn layers<'a>(&'a self, kv: &'a dyn Kv) -> Layers<'a> {

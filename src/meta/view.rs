@@ -10,7 +10,7 @@ use super::record::{Reap, ShardRow};
 use super::state::State;
 use super::versions::{self, Versions};
 use super::{damaged, key, record, walk};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kv::{KeyRange, Kv, Order, Table};
 use crate::limits::CHUNK_BYTES_MAX;
 use crate::types::{
@@ -82,6 +82,37 @@ impl<'a> View<'a> {
             let (_, cookie, name) = key::read_dirent(key)?;
             Ok((cookie, name.into(), record::dirent(payload)?))
         })
+    }
+
+    /// As [`View::dirents`], stepping over rows that do not read. The error is the first damage
+    /// met; entries behind a part of the table that cannot be read at all are not reached.
+    #[allow(clippy::type_complexity)]
+    pub fn readable_dirents(
+        &self,
+        at: At,
+        parent: Ino,
+        after: Cookie,
+        limit: usize,
+    ) -> (Vec<(Cookie, Box<[u8]>, Dirent)>, Option<Error>) {
+        let (mut found, mut damage) = (Vec::new(), None);
+        for row in self.versions(at, Table::Dirent, &key::dirents_after(parent, after)) {
+            let read = row.and_then(|row| {
+                parsed(Table::Dirent, row, |key, payload| {
+                    let (_, cookie, name) = key::read_dirent(key)?;
+                    Ok((cookie, name.into(), record::dirent(payload)?))
+                })
+            });
+            match read {
+                Ok(entry) => found.push(entry),
+                Err(e) => {
+                    damage.get_or_insert(e);
+                }
+            }
+            if found.len() == limit {
+                break;
+            }
+        }
+        (found, damage)
     }
 
     /// True if `parent` has an entry.
@@ -174,15 +205,21 @@ impl<'a> View<'a> {
         self.snapshot(*self.state.names.get(name)?)
     }
 
-    /// Work left to the reaper for inodes above `after`, rising, at most `limit`.
+    /// Work left to the reaper for inodes above `after`, rising, at most `limit`. Rows that do not
+    /// read are left out: the price is space, and `check` names them.
     pub fn reaps(&self, after: Option<Ino>, limit: usize) -> Result<Vec<(Ino, Reap)>> {
         let mut range = KeyRange::all();
         if let Some(after) = after {
             range.lower = key::inode(Ino(after.0.saturating_add(1))).to_vec();
         }
-        self.rows(Table::Reap, &range, limit, |key, value| {
-            Ok((key::read_inode(key)?, record::reap(value)?))
-        })
+        let rows = self.state.layers(self.kv).scan(Table::Reap, &range, Order::Forward);
+        let read = rows.filter_map(|row| {
+            let read = row.map(|(key, value)| {
+                Some((key::read_inode(&key).ok()?, record::reap(&value).ok()?))
+            });
+            read.transpose()
+        });
+        read.take(limit).collect()
     }
 
     /// Work left to the reaper for `ino`.

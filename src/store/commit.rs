@@ -122,7 +122,7 @@ impl Core {
             places.push((*id, self.container(*id)?.shard));
             for (chunk, row) in self.rows_of(*id)? {
                 changes.delete(Table::Chunk, chunk_key(chunk));
-                if self.chunk_with(row.fingerprint)? == Some(chunk) {
+                if self.chunk_with(row.fingerprint) == Some(chunk) {
                     changes.delete(Table::Fingerprint, row.fingerprint.0);
                 }
             }
@@ -142,7 +142,7 @@ impl Core {
             let Some(row) = self.chunk_row(*chunk)? else { continue };
             let row = ChunkRow { health: Health::Bad, ..row };
             changes.put(Table::Chunk, chunk_key(*chunk), row.to_bytes());
-            if self.chunk_with(*fingerprint)? == Some(*chunk) {
+            if self.chunk_with(*fingerprint) == Some(*chunk) {
                 let row = FingerprintRow { health: Health::Bad, chunk: *chunk };
                 changes.put(Table::Fingerprint, fingerprint.0, row.to_bytes());
             }
@@ -151,10 +151,8 @@ impl Core {
         Ok(marked)
     }
 
-    fn chunk_with(&self, fingerprint: Fingerprint) -> Result<Option<ChunkNo>> {
-        let bytes = self.kv.get(Table::Fingerprint, &fingerprint.0)?;
-        let row = bytes.map(|bytes| FingerprintRow::parse(fingerprint, &bytes)).transpose()?;
-        Ok(row.map(|row| row.chunk))
+    fn chunk_with(&self, fingerprint: Fingerprint) -> Option<ChunkNo> {
+        self.fingerprint_row(fingerprint).map(|row| row.chunk)
     }
 
     pub(super) fn committed(&self, sealed: Sealed) {

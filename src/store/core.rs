@@ -9,14 +9,16 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::cache::FrameCache;
 use super::pending::{Lane, Pending};
 use super::queue::Queue;
-use super::rows::{ChunkRow, ContainerRow, chunk_key, container_key, parse_key};
+use super::rows::{
+    ChunkRow, ContainerRow, FingerprintRow, chunk_key, container_key, parse_key,
+};
 use super::writer::Writer;
 use super::{NextIds, StoreOptions};
 use crate::error::{Error, Result};
 use crate::kv::{KeyRange, Kv, Order, Table};
 use crate::shard::Shard;
 use crate::stats::Stats;
-use crate::types::{ChunkNo, ContainerId, ShardId};
+use crate::types::{ChunkNo, ContainerId, Fingerprint, ShardId};
 
 pub(super) struct Core {
     pub(super) kv: Arc<dyn Kv>,
@@ -30,6 +32,8 @@ pub(super) struct Core {
     pub(super) next_container: AtomicU64,
     /// True between a seal and its `committed`.
     pub(super) sealing: Mutex<bool>,
+    /// Containers without a row that opening found and kept.
+    pub(super) strays: Mutex<Vec<(ShardId, ContainerId)>>,
     shards: RwLock<HashMap<ShardId, Arc<dyn Shard>>>,
     writers: Mutex<HashMap<Lane, Arc<Mutex<Writer>>>>,
 }
@@ -51,6 +55,7 @@ impl Core {
             cache: FrameCache::new(options.cache_bytes),
             next_container: AtomicU64::new(next.container.0),
             sealing: Mutex::new(false),
+            strays: Mutex::default(),
             shards: RwLock::default(),
             writers: Mutex::default(),
         }
@@ -66,6 +71,10 @@ impl Core {
         found.ok_or_else(|| Error::Shard {
             what: format!("Shard {id} is not there; see `stratafs shard list` for its place"),
         })
+    }
+
+    pub(super) fn all_shards(&self) -> Vec<(ShardId, Arc<dyn Shard>)> {
+        self.shards.read().iter().map(|(id, shard)| (*id, Arc::clone(shard))).collect()
     }
 
     pub(super) fn has_shard(&self, id: ShardId) -> bool {
@@ -87,9 +96,13 @@ impl Core {
 
     /// The committed row of a container.
     pub(super) fn container(&self, id: ContainerId) -> Result<ContainerRow> {
+        self.find_container(id)?.ok_or_else(|| Error::not_found(format!("container {id}")))
+    }
+
+    /// The committed row of a container, if there is one.
+    pub(super) fn find_container(&self, id: ContainerId) -> Result<Option<ContainerRow>> {
         let bytes = self.kv.get(Table::Container, &container_key(id))?;
-        let bytes = bytes.ok_or_else(|| Error::not_found(format!("container {id}")))?;
-        ContainerRow::parse(id, &bytes)
+        bytes.map(|bytes| ContainerRow::parse(id, &bytes)).transpose()
     }
 
     pub(super) fn containers(&self) -> Result<Vec<(ContainerId, ContainerRow)>> {
@@ -106,6 +119,19 @@ impl Core {
     pub(super) fn chunk_row(&self, chunk: ChunkNo) -> Result<Option<ChunkRow>> {
         let bytes = self.kv.get(Table::Chunk, &chunk_key(chunk))?;
         bytes.map(|bytes| ChunkRow::parse(chunk, &bytes)).transpose()
+    }
+
+    /// The committed row of a fingerprint. One that does not read counts as missing: storing the
+    /// bytes once more is always right, and writes a good row in its place.
+    pub(super) fn fingerprint_row(&self, fingerprint: Fingerprint) -> Option<FingerprintRow> {
+        let bytes = self.kv.get(Table::Fingerprint, &fingerprint.0);
+        let row = bytes.and_then(|bytes| {
+            bytes.map(|bytes| FingerprintRow::parse(fingerprint, &bytes)).transpose()
+        });
+        row.unwrap_or_else(|cause| {
+            log::error!("Fingerprint not readable, taken for unknown cause={cause}");
+            None
+        })
     }
 
     /// Committed rows of the chunks from `first` to `last` (inclusive; `None` is the end).

@@ -167,6 +167,11 @@ impl Pending {
         chunk
     }
 
+    /// Never gives `chunk` or a smaller number.
+    pub(super) fn skip_number(&mut self, chunk: ChunkNo) {
+        self.next_chunk = self.next_chunk.max(chunk.0.saturating_add(1));
+    }
+
     /// Adds a chunk; returns the groups this closed, ready for a worker.
     pub(super) fn add(&mut self, new: NewChunk, hint: PutHint) -> Vec<Job> {
         let lane = (hint.shard, hint.class);

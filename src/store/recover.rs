@@ -49,12 +49,7 @@ impl Core {
                 open.push((container, row));
             }
         }
-        for container in shard.list()? {
-            if !known.contains(&container) {
-                log::info!("Leftover container deleted container={container} shard={id}");
-                shard.delete(container)?;
-            }
-        }
+        self.clear_leftovers(id, &*shard, |container| known.contains(&container))?;
         for (container, row) in open {
             match reopen(&*shard, container, row) {
                 Ok(open) => self.writer((id, row.class)).lock().adopt(open),

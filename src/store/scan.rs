@@ -29,7 +29,30 @@ pub fn scan_frames(shard: &dyn Shard, id: ContainerId, end: u64) -> FrameScan<'_
     FrameScan { shard, id, at: u64::from(HEADER_BYTES), end }
 }
 
-impl FrameScan<'_> {
+impl<'a> FrameScan<'a> {
+    /// The frames from `at` on: a frame has to begin there.
+    pub(super) fn from(shard: &'a dyn Shard, id: ContainerId, at: u64, end: u64) -> Self {
+        Self { shard, id, at, end }
+    }
+
+    /// True if the walk ended at the end of the file, or at a footer that reaches up to it.
+    pub(super) fn reached_end(&self) -> Result<bool> {
+        if self.at >= self.end {
+            return Ok(true);
+        }
+        let left = self.end.saturating_sub(self.at);
+        let last = self.read_from(self.end.saturating_sub(left.min(TRAILER_BYTES.into())))?;
+        let trailer = parse_trailer(&last).ok();
+        let footer = trailer.map(|t| u64::from(t.body_len).saturating_add(TRAILER_BYTES.into()));
+        Ok(footer == Some(left))
+    }
+
+    fn read_from(&self, at: u64) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(self.end.saturating_sub(at)).unwrap_or(0)];
+        self.shard.read_at(self.id, at, &mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Where the next frame begins.
     #[must_use]
     pub fn position(&self) -> u64 {

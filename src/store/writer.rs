@@ -175,6 +175,11 @@ impl Writer {
         self.closing.extend(self.current.take());
     }
 
+    /// True if it has this container open.
+    pub(super) fn has(&self, id: ContainerId) -> bool {
+        self.closing.iter().chain(&self.current).any(|container| container.id == id)
+    }
+
     /// True if a seal would do nothing.
     pub(super) fn is_sealed(&self) -> bool {
         let dirty = self.current.as_ref().is_some_and(|container| container.dirty);

@@ -29,7 +29,7 @@ pub struct DirItem<'a> {
     pub name: &'a [u8],
     /// Where a listing goes on after this one.
     pub next: u64,
-    /// Attributes, if they were asked for and it is neither `.` nor `..`.
+    /// Attributes, if they were asked for, can be read, and it is neither `.` nor `..`.
     pub entry: Option<&'a Entry>,
 }
 
@@ -97,13 +97,21 @@ impl Vfs {
         let (at, _) = self.place(node)?;
         let batch = if plus { BATCH_WITH_ATTRIBUTES } else { BATCH };
         let mut after = Cookie(if offset < Cookie::FIRST.0 { 0 } else { offset });
+        let mut emitted = offset < OFFSET_DOT_DOT;
         loop {
-            let listed = self.volume.list(at, dir, after, batch)?;
+            let listed = match self.volume.list(at, dir, after, batch) {
+                // The kernel asks again from the last entry it took, and meets the error then.
+                Err(_) if emitted => return Ok(()),
+                listed => listed?,
+            };
             for item in &listed {
-                let entry = if plus { self.entry_of(node, item)? } else { None };
-                if plus && entry.is_none() {
-                    continue;
-                }
+                let entry = match plus.then(|| self.entry_of(node, item)).transpose() {
+                    Ok(Some(None)) => continue,
+                    Ok(entry) => entry.flatten(),
+                    // A damaged inode must not hide its neighbours: its name is there.
+                    Err(_) => None,
+                };
+                emitted = true;
                 let item = DirItem {
                     node: sibling(node, item.ino),
                     kind: item.kind,
@@ -128,7 +136,11 @@ impl Vfs {
         let (at, ino) = self.place(node)?;
         match self.volume.stat(at, ino) {
             Ok(stat) => Ok(Some(entry(node, &stat))),
-            Err(Error::NotFound { .. }) => Ok(None),
+            Err(Error::NotFound { .. }) => {
+                // An entry that is still there and names nothing is damage.
+                let (_, dir) = self.place(dir)?;
+                self.volume.lookup(at, dir, &item.name).map(|_| None)
+            }
             Err(e) => Err(e),
         }
     }

@@ -209,7 +209,7 @@ impl Volume {
         batch.put(Table::Super, &b"totals"[..], self.encode_totals());
         let rows = batch.changes.len();
         match self.kv.write(batch) {
-            Ok(()) => {}
+            Ok(()) => self.witness.note(txg),
             // Whether the batch reached the disk is unknown, but the next try writes the same rows.
             Err(e @ Error::NoSpace { .. }) => {
                 *self.frozen.lock() = Some(Frozen { counters, sealed: Some(sealed) });

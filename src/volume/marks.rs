@@ -15,9 +15,10 @@ use log::error;
 use parking_lot::MutexGuard;
 
 use super::Volume;
+use super::rebuild::LOST_CHUNKS;
 use crate::error::{Error, Result};
 use crate::ingest::codec_choice;
-use crate::store::{ContainerRow, PutHint};
+use crate::store::{ContainerRow, PutHint, StrayReport};
 use crate::types::{ChunkNo, ContainerId, Extent};
 
 /// One bit per chunk below the horizon.
@@ -139,6 +140,51 @@ impl Marking<'_> {
         let (chunks, next) = self.volume.meta.read().chunk_refs(resume, limit)?;
         chunks.into_iter().for_each(|chunk| self.marks.set(chunk));
         Ok(next)
+    }
+
+    /// Refuses to go on if an extent refers to a chunk that has no place: its row was lost, and
+    /// the container that holds it would be freed. Call only after all pieces were marked.
+    ///
+    /// # Errors
+    /// `Corrupt` with the way out; `Kv`.
+    pub fn check_places(&self) -> Result<()> {
+        let store = &self.volume.store;
+        let mut next = ChunkNo(0);
+        let mut missing = 0;
+        let mut count = |from: ChunkNo, to: ChunkNo| -> Result<()> {
+            for chunk in (from.0..to.0).map(ChunkNo).filter(|chunk| self.marks.is_live(*chunk)) {
+                missing += u64::from(!store.has_chunk(chunk)?);
+            }
+            Ok(())
+        };
+        store.each_chunk(|chunk, _| {
+            count(next, chunk.min(self.marks.horizon))?;
+            next = ChunkNo(chunk.0.saturating_add(1));
+            Ok(())
+        })?;
+        count(next, self.marks.horizon)?;
+        let accepted = self.volume.meta.read().super_numbers(LOST_CHUNKS)?.unwrap_or_default();
+        if missing <= accepted.first().copied().unwrap_or(0) {
+            return Ok(());
+        }
+        Err(Error::corrupt(
+            "table chunk",
+            format!(
+                "{missing} chunks that files refer to have no row, so nothing is freed; unmount \
+                 and run `stratafs rebuild-index`"
+            ),
+        ))
+    }
+
+    /// Deletes container files without a row, unless they hold chunks in use. Call only after all
+    /// pieces were marked.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Kv`, those of the shards.
+    pub fn free_strays(&self) -> Result<StrayReport> {
+        // A number above the horizon was never committed when the volume was opened.
+        let live = |chunk| chunk < self.marks.horizon && self.marks.is_live(chunk);
+        self.volume.store.free_strays(&live)
     }
 
     /// All containers.

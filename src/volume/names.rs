@@ -1,5 +1,7 @@
 //! Names: making, linking, removing and renaming. Every change is one edit of the open txg.
 
+use log::error;
+
 use super::{Listed, NewInode, RenameMode, Stat, Volume};
 use crate::error::{Error, Result};
 use crate::limits::{LINKS_MAX, NAME_BYTES_MAX, TARGET_BYTES_MAX};
@@ -91,18 +93,33 @@ impl Volume {
         Ok(Some(self.stat_of(at, found.ino, inode)))
     }
 
-    /// Up to `limit` entries after cookie `after`, in cookie order, without `.` and `..`.
+    /// Up to `limit` entries after cookie `after`, in cookie order, without `.` and `..`. Damaged
+    /// rows are stepped over; a listing that met one ends with the error, once there is nothing
+    /// more to list.
     ///
     /// # Errors
-    /// `NotFound`, `NotDirectory`.
+    /// `NotFound`, `NotDirectory`; `Corrupt`, `Kv` for damage.
     pub fn list(&self, at: At, dir: Ino, after: Cookie, limit: usize) -> Result<Vec<Listed>> {
         let view = self.meta.read();
         let inode = view.inode(at, dir)?.ok_or_else(|| Error::not_found("directory"))?;
         if inode.kind != FileKind::Directory {
             return Err(Error::NotDirectory);
         }
-        let rows = view.dirents(at, dir, after, limit)?.into_iter();
-        let listed = rows.map(|(cookie, name, entry)| Listed {
+        let (rows, damage) = view.readable_dirents(at, dir, after, limit);
+        if damage.is_some() {
+            self.damaged_dirs.lock().insert((at, dir));
+        }
+        if rows.is_empty() && self.damaged_dirs.lock().contains(&(at, dir)) {
+            // What was met may have been replaced since; only damage that is there counts.
+            match view.readable_dirents(at, dir, Cookie(0), usize::MAX).1.or(damage) {
+                Some(damage) => {
+                    error!("Directory listed without damaged entries ino={dir} cause={damage}");
+                    return Err(damage);
+                }
+                None => self.damaged_dirs.lock().remove(&(at, dir)),
+            };
+        }
+        let listed = rows.into_iter().map(|(cookie, name, entry)| Listed {
             cookie,
             name,
             ino: entry.ino,

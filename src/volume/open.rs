@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
-use log::debug;
+use log::{debug, error, warn};
 use parking_lot::{Mutex, RwLock};
 
 use super::space::ShardState;
 use super::superblock::Superblock;
-use super::{LiveBytes, Volume};
+use super::witness::{self, Witness};
+use super::{LiveBytes, Volume, rebuild};
 use crate::classify::Classifier;
 use crate::config::{CONFIG_FILE, Config};
 use crate::cursor::{Reader, put_varint};
@@ -74,12 +75,15 @@ impl Counters {
 
     /// The counters in `kv`.
     pub(super) fn load(kv: &dyn Kv) -> Result<Self> {
-        let damaged = || Error::corrupt("row counters of table super", "it does not read");
+        let damaged = || {
+            let detail = "it does not read; `stratafs rebuild-index` makes it anew";
+            Error::corrupt("row counters of table super", detail)
+        };
         let row = kv.get(Table::Super, b"counters")?.ok_or_else(damaged)?;
         Self::decode(&row).ok_or_else(damaged)
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut r = Reader::new(bytes);
         let counters = Self {
             txg: r.varint()?,
@@ -95,12 +99,15 @@ impl Counters {
 impl Volume {
     /// Opens the volume in `dir` for this process alone.
     ///
+    /// Read-only, no file of the volume changes but those of RocksDB, and a volume is opened that
+    /// has lost commits or a snapshot's record: what is wrong is logged, and `check` says it.
+    ///
     /// # Errors
     /// `NotAVolume`, `Unknown`, `Corrupt`, `Busy` that names the process, `Config`, `Shard`, `Io`.
     pub fn open(dir: &Path, options: OpenOptions) -> Result<Arc<Self>> {
         let superblock = Superblock::load(dir)?;
         let dir = fs::canonicalize(dir).map_err(|e| Error::io("open", dir, e))?;
-        let lock = take_lock(&dir, &options)?;
+        let lock = take_lock(&dir, &options.purpose, options.read_only)?;
         let config = load_config(&dir)?;
         let kv: Arc<dyn Kv> = Arc::new(open_kv(&dir, &config, options.read_only)?);
         let volume = Self::assemble(dir, superblock, kv, config, options, lock)?;
@@ -128,8 +135,16 @@ impl Volume {
         options: OpenOptions,
         lock: File,
     ) -> Result<Arc<Self>> {
-        let meta = Meta::open(Arc::clone(&kv))?;
+        let mut damage = Vec::new();
+        let meta = open_meta(&kv, &dir, options.read_only, &mut damage)?;
         let counters = Counters::load(&*kv)?;
+        let witnessed = witness::read(&dir, superblock.id);
+        if let Some(lost) = witness::lost_commits(&dir, counters.txg, witnessed) {
+            tolerate(lost, options.read_only, &mut damage)?;
+        }
+        if let Some(interrupted) = rebuild::interrupted(&*kv, &dir)? {
+            tolerate(interrupted, options.read_only, &mut damage)?;
+        }
         let shards = open_shards(&dir, superblock.id, &meta)?;
         let names: Vec<&str> = shards.iter().map(|s| s.name.as_str()).collect();
         config.check_shards(&names)?;
@@ -173,6 +188,9 @@ impl Volume {
             threads: Mutex::default(),
             poison: OnceLock::new(),
             stopping: AtomicBool::new(false),
+            witness: Witness::new(&dir, superblock.id),
+            damaged_dirs: Mutex::default(),
+            damage,
             dir,
             _lock: lock,
         };
@@ -279,7 +297,47 @@ fn open_kv(dir: &Path, config: &Config, read_only: bool) -> Result<RocksKv> {
         read_only,
         ..RocksOptions::default()
     };
-    RocksKv::open(&dir.join(META_DIR), &options)
+    open_database(dir, &options)
+}
+
+/// The database of the volume in `dir`, which has a superblock: without one it is damaged.
+pub(super) fn open_database(dir: &Path, options: &RocksOptions) -> Result<RocksKv> {
+    let meta = dir.join(META_DIR);
+    RocksKv::open(&meta, options).map_err(|e| match e {
+        Error::NotAVolume { .. } => Error::corrupt(
+            format!("metadata database in {}", meta.display()),
+            "it has no file CURRENT; restore the directory from a copy of the volume directory",
+        ),
+        other => other,
+    })
+}
+
+/// Lets damage pass that a reader can live with.
+fn tolerate(damage: Error, read_only: bool, met: &mut Vec<String>) -> Result<()> {
+    if !read_only {
+        return Err(damage);
+    }
+    error!("Opened read-only in spite of damage cause={damage}");
+    met.push(damage.to_string());
+    Ok(())
+}
+
+fn open_meta(
+    kv: &Arc<dyn Kv>,
+    dir: &Path,
+    read_only: bool,
+    met: &mut Vec<String>,
+) -> Result<Meta> {
+    let (meta, damaged) = Meta::open_with_damage(Arc::clone(kv))?;
+    for damage in damaged {
+        let Error::Corrupt { object, detail } = damage else { return Err(damage) };
+        let way_out = format!(
+            "{detail}; mount with -o ro to copy out what is there, or restore {} from a copy",
+            dir.join(META_DIR).display()
+        );
+        tolerate(Error::corrupt(object, way_out), read_only, met)?;
+    }
+    Ok(meta)
 }
 
 fn store_options(config: &Config, volume: VolumeId) -> StoreOptions {
@@ -305,6 +363,9 @@ fn load_totals(meta: &Meta, stats: &Stats) -> Result<()> {
     while let Some((class, totals)) = next() {
         stats.class(class).load(&totals);
     }
+    if !reader.is_empty() {
+        warn!("Row totals does not read: statistics begin anew for some classes");
+    }
     Ok(())
 }
 
@@ -325,7 +386,7 @@ fn load_reaps(meta: &Meta) -> Result<(HashSet<Ino>, HashSet<Ino>)> {
     }
 }
 
-fn open_shards(dir: &Path, volume: VolumeId, meta: &Meta) -> Result<Vec<ShardState>> {
+pub(super) fn open_shards(dir: &Path, volume: VolumeId, meta: &Meta) -> Result<Vec<ShardState>> {
     let rows = meta.read().shards()?.into_iter();
     let open = rows.map(|(id, row)| {
         let inside = row.path.as_os_str().as_bytes().is_empty();
@@ -338,13 +399,13 @@ fn open_shards(dir: &Path, volume: VolumeId, meta: &Meta) -> Result<Vec<ShardSta
 }
 
 /// Takes the volume's lock and writes into it who has it.
-fn take_lock(dir: &Path, options: &OpenOptions) -> Result<File> {
+pub(super) fn take_lock(dir: &Path, purpose: &str, read_only: bool) -> Result<File> {
     let path = dir.join(LOCK_FILE);
     let failed = |e| Error::io("lock", &path, e);
     let open = FileOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     let mut file = match open {
         // A disk that is read-only: the lock works, only its text cannot say who has it.
-        Err(e) if options.read_only && e.kind() == ErrorKind::ReadOnlyFilesystem => {
+        Err(e) if read_only && e.kind() == ErrorKind::ReadOnlyFilesystem => {
             File::open(&path).map_err(failed)?
         }
         open => open.map_err(failed)?,
@@ -358,7 +419,7 @@ fn take_lock(dir: &Path, options: &OpenOptions) -> Result<File> {
             what: format!("Volume {} is in use by {holder}; unmount it there first", dir.display()),
         });
     }
-    let text = format!("process {} ({})\n", std::process::id(), options.purpose);
+    let text = format!("process {} ({})\n", std::process::id(), purpose);
     let write = |file: &mut File| {
         file.rewind()?;
         file.write_all(text.as_bytes())?;

@@ -326,6 +326,12 @@ impl Volume {
         Ok(())
     }
 
+    /// What opening the volume read-only had to bear, one sentence each.
+    #[must_use]
+    pub fn damage_at_opening(&self) -> &[String] {
+        &self.damage
+    }
+
     /// One committed state of the tables, for a check.
     #[must_use]
     pub fn metadata_snapshot(&self) -> Box<dyn Kv + '_> {

@@ -114,6 +114,11 @@ impl TestVolume {
         self.open_again();
     }
 
+    /// Loses everything since the last commit, and stays closed.
+    pub fn abandon(&mut self) {
+        drop_last(self.volume.take().expect("open"));
+    }
+
     /// Opens after [`TestVolume::close`].
     pub fn open_closed(&mut self) {
         assert!(self.volume.is_none());
