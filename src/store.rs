@@ -31,6 +31,7 @@ mod reader;
 mod recover;
 mod rows;
 mod scan;
+mod share;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -49,6 +50,7 @@ pub use self::container::{ContainerHeader, PlacedFrame};
 pub use self::frame::{FrameDirectory, FrameEntry};
 pub use self::rows::{ChunkRow, ContainerRow, ContainerState, Health};
 pub use self::scan::{FrameScan, read_footer, scan_frames};
+pub use self::share::each_share;
 pub use self::verify::{DamagedChunk, Report};
 
 use self::core::Core;
@@ -316,10 +318,10 @@ impl Store {
         self.core.cache.bytes()
     }
 
-    /// Where a chunk lies.
+    /// Where a chunk lies, as its row says.
     ///
     /// # Errors
-    /// As [`Store::read`].
+    /// `Corrupt` if it has no row; `Kv`.
     pub fn place_of(&self, chunk: ChunkNo) -> Result<ChunkPlace> {
         let (row, shard, class) = match self.core.locate(chunk)? {
             Spot::Waiting { raw, lane: (shard, class) } => {
@@ -328,15 +330,12 @@ impl Store {
             }
             Spot::Stored { row, lane: (shard, class), .. } => (row, shard, class),
         };
-        let directory = self.core.directory(chunk, &row, shard)?;
-        let share = u64::from(directory.frame_len()) * u64::from(row.raw_len);
-        let share = share / u64::from(directory.raw_len);
         Ok(ChunkPlace {
             container: Some(row.container),
             shard,
             class,
             raw_len: row.raw_len,
-            stored_len: u32::try_from(share).unwrap_or(u32::MAX),
+            stored_len: u32::try_from(row.stored_share()).unwrap_or(u32::MAX),
         })
     }
 

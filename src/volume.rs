@@ -34,6 +34,7 @@ mod resize;
 mod snapshots;
 mod space;
 mod superblock;
+mod usage;
 mod write;
 
 use std::collections::HashSet;
@@ -64,6 +65,7 @@ pub use open::{InitOptions, OpenOptions};
 pub use report::{ClassReport, Explanation, ShardInfo, StatsReport, Status};
 pub use space::VolumeSpace;
 pub use superblock::{FORMAT_VERSION, SUPERBLOCK_FILE};
+pub use usage::{Amount, SnapshotUsage};
 
 /// An open volume.
 pub struct Volume {
@@ -262,6 +264,12 @@ impl Volume {
     #[must_use]
     pub fn classifier(&self) -> &Classifier {
         &self.classifier
+    }
+
+    /// What its clock shows.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.env.now()
     }
 
     /// Counters.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use log::error;
 use parking_lot::MutexGuard;
 
-use super::Volume;
+use super::{Amount, Volume};
 use crate::error::{Error, Result};
 use crate::ingest::codec_choice;
 use crate::store::{ContainerRow, PutHint};
@@ -139,6 +139,21 @@ impl Marking<'_> {
         let (chunks, next) = self.volume.meta.read().chunk_refs(resume, limit)?;
         chunks.into_iter().for_each(|chunk| self.marks.set(chunk));
         Ok(next)
+    }
+
+    /// What no extent refers to, counted as for snapshots. Call when all pieces were marked.
+    ///
+    /// # Errors
+    /// `Kv`, `Corrupt`.
+    pub fn unused(&self) -> Result<Amount> {
+        let mut unused = Amount::default();
+        self.volume.store.each_chunk(|chunk, row| {
+            if !self.marks.is_live(chunk) {
+                unused.add(u64::from(row.raw_len), row.stored_share());
+            }
+            Ok(())
+        })?;
+        Ok(unused)
     }
 
     /// All containers.

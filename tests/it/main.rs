@@ -6,6 +6,7 @@ mod bad_input;
 mod cli;
 mod model;
 mod mounted;
+mod protection;
 mod snapshots;
 mod testkit;
 mod volume;
