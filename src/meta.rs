@@ -18,6 +18,7 @@ mod cursor;
 mod edit;
 mod key;
 mod layers;
+mod lives;
 mod overlay;
 mod record;
 mod state;
@@ -34,6 +35,7 @@ use parking_lot::RwLock;
 
 pub use audit::{Audit, ChunkRef, audit};
 pub use edit::Edit;
+pub use lives::{Life, extent_lives, snapshots};
 pub use record::{Reap, ShardRow};
 pub use view::View;
 

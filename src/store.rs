@@ -33,6 +33,7 @@ mod rebuild;
 mod recover;
 mod rows;
 mod scan;
+mod share;
 mod strays;
 #[cfg(test)]
 mod tests;
@@ -53,6 +54,7 @@ pub use self::frame::{FrameDirectory, FrameEntry};
 pub use self::rebuild::{ChunkSet, OldContainers, Rebuild, Rebuilt, old_containers, rebuild};
 pub use self::rows::{ChunkRow, ContainerRow, ContainerState, Health};
 pub use self::scan::{FrameScan, read_footer, scan_frames};
+pub use self::share::each_share;
 pub use self::strays::StrayReport;
 pub use self::verify::{DamagedChunk, Report};
 
@@ -330,10 +332,10 @@ impl Store {
         self.core.cache.bytes()
     }
 
-    /// Where a chunk lies.
+    /// Where a chunk lies, as its row says.
     ///
     /// # Errors
-    /// As [`Store::read`].
+    /// `Corrupt` if it has no row; `Kv`.
     pub fn place_of(&self, chunk: ChunkNo) -> Result<ChunkPlace> {
         let (row, shard, class) = match self.core.locate(chunk)? {
             Spot::Waiting { raw, lane: (shard, class) } => {
@@ -342,15 +344,12 @@ impl Store {
             }
             Spot::Stored { row, lane: (shard, class), .. } => (row, shard, class),
         };
-        let directory = self.core.directory(chunk, &row, shard)?;
-        let share = u64::from(directory.frame_len()) * u64::from(row.raw_len);
-        let share = share / u64::from(directory.raw_len);
         Ok(ChunkPlace {
             container: Some(row.container),
             shard,
             class,
             raw_len: row.raw_len,
-            stored_len: u32::try_from(share).unwrap_or(u32::MAX),
+            stored_len: u32::try_from(row.stored_share()).unwrap_or(u32::MAX),
         })
     }
 

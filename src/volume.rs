@@ -36,6 +36,7 @@ mod resize;
 mod snapshots;
 mod space;
 mod superblock;
+mod usage;
 mod witness;
 mod write;
 
@@ -68,6 +69,7 @@ pub use rebuild::RebuildReport;
 pub use report::{ClassReport, Explanation, ShardInfo, StatsReport, Status};
 pub use space::VolumeSpace;
 pub use superblock::{FORMAT_VERSION, SUPERBLOCK_FILE};
+pub use usage::{Amount, SnapshotUsage};
 
 /// An open volume.
 pub struct Volume {
@@ -272,6 +274,12 @@ impl Volume {
     #[must_use]
     pub fn classifier(&self) -> &Classifier {
         &self.classifier
+    }
+
+    /// What its clock shows.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.env.now()
     }
 
     /// Counters.

@@ -8,6 +8,7 @@ mod damage;
 mod media;
 mod model;
 mod mounted;
+mod protection;
 mod snapshots;
 mod testkit;
 mod volume;
