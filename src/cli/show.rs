@@ -96,10 +96,11 @@ fn shards(list: &[ShardInfo]) -> String {
 fn status_text(status: &Status) -> String {
     // Not mounted, it is this command that opened it, and only to look.
     let read_only = status.read_only && status.mounted_on.is_some();
-    let state = match (&status.poisoned, read_only) {
+    let state = match (&status.poisoned, &status.commit_failure) {
         (Some(cause), _) => format!("stopped accepting writes: {}", plain(cause)),
-        (None, true) => "well, read-only".to_owned(),
-        (None, false) => "well".to_owned(),
+        (None, Some(cause)) => format!("waits to commit: {}", plain(cause)),
+        (None, None) if read_only => "well, read-only".to_owned(),
+        (None, None) => "well".to_owned(),
     };
     let mounted = match &status.mounted_on {
         Some(mountpoint) => format!("on {} by process {}", plain(mountpoint), status.pid),

@@ -223,11 +223,16 @@ fn open_error(path: &Path, error: &rocksdb::Error) -> Error {
                  use the version that wrote it"
             ),
         },
-        ErrorKind::IOError if text.contains("lock") && text.contains("LOCK") => Error::Busy {
+        ErrorKind::IOError if is_locked(&text) => Error::Busy {
             what: format!("The metadata database in {place} is open in another process ({text})"),
         },
         _ => Error::io("open the metadata database in", path, std::io::Error::other(text)),
     }
+}
+
+/// RocksDB's words for a lock that somebody has; a lock file that cannot be made is another matter.
+fn is_locked(text: &str) -> bool {
+    text.contains("While lock file") || text.contains("lock hold by")
 }
 
 /// True if the disk was full. RocksDB then refuses all writes until there is room for a memtable

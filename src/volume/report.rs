@@ -32,6 +32,8 @@ pub struct Status {
     pub read_only: bool,
     /// Why writing stopped, if it did.
     pub poisoned: Option<String>,
+    /// Why the last commit failed, if it did: on a full disk, it is tried again and again.
+    pub commit_failure: Option<String>,
     /// Last durable commit.
     pub txg: u64,
     /// Current epoch.
@@ -167,6 +169,7 @@ impl Volume {
             pid: std::process::id(),
             read_only: self.read_only,
             poisoned: self.poison.get().map(ToString::to_string),
+            commit_failure: self.last_failure().map(|cause| cause.to_string()),
             txg: self.txg.load(Ordering::Relaxed),
             epoch: self.meta.read().epoch().0,
             snapshots: self.snapshots().len() as u64,
