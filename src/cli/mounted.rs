@@ -131,7 +131,7 @@ fn start(volume: &Arc<Volume>, options: &MountOptions, snapdir_visible: bool) ->
     let ending = Arc::new(Ending::default());
     let info = MountedInfo {
         mountpoint: mountpoint.clone(),
-        unmount: unmounter(&mounted, mountpoint),
+        unmount: unmounter(volume, &mounted, mountpoint),
         ending: Arc::clone(&ending),
     };
     let service = Box::new(MountedVolume { volume: Arc::clone(volume), mounted: info });
@@ -144,15 +144,26 @@ fn start(volume: &Arc<Volume>, options: &MountOptions, snapdir_visible: bool) ->
     }
 }
 
-/// How a client's unmount is done: one that finds the mountpoint in use says by whom.
+/// How a client's unmount is done: one that finds the mountpoint in use says by whom, and one whose
+/// last commit has no room does not happen, for it would lose what was written.
 fn unmounter(
+    volume: &Arc<Volume>,
     mounted: &Arc<Mounted>,
     mountpoint: &Path,
 ) -> Box<dyn Fn(bool) -> Result<()> + Send + Sync> {
-    let (mounted, mountpoint) = (Arc::clone(mounted), mountpoint.to_owned());
-    Box::new(move |lazy| match mounted.unmount(lazy) {
-        Err(Error::Busy { .. }) => Err(busy(&mountpoint)),
-        outcome => outcome,
+    let (volume, mounted) = (Arc::downgrade(volume), Arc::clone(mounted));
+    let mountpoint = mountpoint.to_owned();
+    Box::new(move |lazy| {
+        if let (false, Some(volume)) = (lazy, volume.upgrade())
+            && let Err(Error::NoSpace { place }) = volume.commit()
+        {
+            let place = format!("{place} for the last commit, which umount --lazy would lose");
+            return Err(Error::NoSpace { place });
+        }
+        match mounted.unmount(lazy) {
+            Err(Error::Busy { .. }) => Err(busy(&mountpoint)),
+            outcome => outcome,
+        }
     })
 }
 

@@ -273,6 +273,10 @@ fn a_metadata_disk_filled_by_another_process() {
         assert!(status.contains(place.to_str().unwrap()), "{status}");
         assert_eq!(errno(p.write("more.bin", 2)), Some(ENOSPC));
         p.assert_kept();
+        // To unmount now would lose what waits: it does not happen by itself.
+        let refused = stratafs(&[Path::new("umount"), &p.mnt()]);
+        refused.refused(10, &["No space left on", place.to_str().unwrap(), "--lazy"]);
+        assert!(p.m.is_mounted());
         if kill {
             p.kill();
             let refused = Traced::mount(&p.volume, &p.mnt(), None);

@@ -21,25 +21,32 @@ const EROFS: i32 = 30;
 /// Calls of each class that fail, while it mounts and later, unless all are asked for.
 const SAMPLES: [usize; 2] = [2, 6];
 
-/// What the workload did, by its own book.
+/// What the workload did, by its own book. Files whose names begin with a dot are left out: a
+/// write to them may have failed half-way.
 #[derive(Default)]
 struct Book {
-    /// Every content a path ever had, the newest last.
-    contents: BTreeMap<String, Vec<Vec<u8>>>,
-    /// The live tree as it was when a call that promises something returned.
-    promised: Tree,
+    /// The live tree after each change that succeeded.
+    history: Vec<Tree>,
+    /// The one that a call which promises something has confirmed.
+    promised: usize,
     /// Trees of the snapshots whose making was confirmed, and of those that may be there.
     snapshots: BTreeMap<String, Tree>,
     maybe: BTreeMap<String, Tree>,
-    tree: Tree,
-    /// Paths that were removed or replaced since the last promise.
-    touched: Vec<String>,
     errors: Vec<i32>,
-    /// What a command of ours said when it failed.
+    /// Commands of ours that failed.
     refused: Vec<Ran>,
 }
 
 impl Book {
+    fn new() -> Self {
+        let tree = Tree::from([("/old.bin".to_owned(), Entry::file(&old_bytes()))]);
+        Self { history: vec![tree], ..Self::default() }
+    }
+
+    fn tree(&self) -> Tree {
+        self.history.last().expect("it begins with one").clone()
+    }
+
     /// Notes how a call ended; true if it did what it should.
     fn call<T>(&mut self, result: std::io::Result<T>) -> bool {
         match result {
@@ -51,33 +58,41 @@ impl Book {
         }
     }
 
+    fn changed(&mut self, path: &str, entry: Option<Entry>) {
+        let mut tree = self.tree();
+        match entry {
+            Some(entry) => tree.insert(path.to_owned(), entry),
+            None => tree.remove(path),
+        };
+        self.history.push(tree);
+    }
+
     fn put(&mut self, m: &Traced, name: &str, seed: u64, len: usize) {
         let bytes = random_bytes(seed, len);
         let temp = m.path(&format!(".{name}.Ab12Cd"));
-        let path = format!("/{name}");
-        self.contents.entry(format!("/.{name}.Ab12Cd")).or_default().push(bytes.clone());
-        self.contents.entry(path.clone()).or_default().push(bytes.clone());
-        self.touched.push(path.clone());
-        let written = fs::write(&temp, &bytes);
-        if self.call(written) {
-            let renamed = fs::rename(&temp, m.path(name));
-            if self.call(renamed) {
-                self.tree.insert(path, Entry::file(&bytes));
-            }
+        if self.call(fs::write(&temp, &bytes)) && self.call(fs::rename(&temp, m.path(name))) {
+            self.changed(&format!("/{name}"), Some(Entry::file(&bytes)));
         }
     }
 
+    fn append(&mut self, m: &Traced, name: &str, before: Vec<u8>, more: &[u8]) {
+        let Ok(mut file) = File::options().append(true).open(m.path(name)) else { return };
+        if self.call(file.write_all(more)) {
+            let bytes = [before, more.to_vec()].concat();
+            self.changed(&format!("/{name}"), Some(Entry::file(&bytes)));
+        }
+        self.promise(file.sync_data());
+    }
+
     fn remove(&mut self, m: &Traced, name: &str) {
-        self.touched.push(format!("/{name}"));
         if self.call(fs::remove_file(m.path(name))) {
-            self.tree.remove(&format!("/{name}"));
+            self.changed(&format!("/{name}"), None);
         }
     }
 
     fn promise(&mut self, done: std::io::Result<()>) {
         if self.call(done) {
-            self.promised = self.tree.clone();
-            self.touched.clear();
+            self.promised = self.history.len() - 1;
         }
     }
 
@@ -86,10 +101,10 @@ impl Book {
     }
 
     fn snapshot(&mut self, m: &Traced, name: &str) {
-        self.maybe.insert(name.to_owned(), self.tree.clone());
+        self.maybe.insert(name.to_owned(), self.tree());
         let made = fs::create_dir(m.path(".snapshots").join(name));
         if made.is_ok() {
-            self.snapshots.insert(name.to_owned(), self.tree.clone());
+            self.snapshots.insert(name.to_owned(), self.tree());
         }
         self.promise(made);
     }
@@ -99,6 +114,10 @@ impl Book {
             self.refused.push(ran);
         }
     }
+}
+
+fn old_bytes() -> Vec<u8> {
+    random_bytes(77, 100 * KIB)
 }
 
 /// Under a second of everything that changes the volume directory.
@@ -113,31 +132,16 @@ fn work(volume: &Path, m: &mut Traced, book: &mut Book) -> (Ran, i32) {
     for number in 0..3 {
         book.remove(m, &format!("{number}.bin"));
     }
-    // A part of a file that is there changes, through a descriptor that is synced.
-    let mut file = File::options().append(true).open(m.path("3.bin"));
-    if let Ok(file) = &mut file {
-        let more = random_bytes(12, 20 * KIB);
-        if book.call(file.write_all(&more)) {
-            let bytes = [random_bytes(3, 90 * KIB), more].concat();
-            book.contents.entry("/3.bin".to_owned()).or_default().push(bytes.clone());
-            book.tree.insert("/3.bin".to_owned(), Entry::file(&bytes));
-        }
-        book.touched.push("/3.bin".to_owned());
-        let synced = file.sync_data();
-        book.promise(synced);
-    }
-    drop(file);
+    book.append(m, "3.bin", random_bytes(3, 90 * KIB), &random_bytes(12, 20 * KIB));
     let gone = fs::remove_dir(m.path(".snapshots/one"));
     book.maybe.extend(book.snapshots.remove("one").map(|tree| ("one".to_owned(), tree)));
     book.promise(gone);
     book.snapshot(m, "two");
     book.command(stratafs(&[Path::new("gc"), volume]));
     book.put(m, "last.bin", 13, 200 * KIB);
-    let before = book.tree.clone();
     let (ran, code) = m.umount();
     if ran.code == Some(0) && code == 0 {
-        book.promised = before;
-        book.touched.clear();
+        book.promised = book.history.len() - 1;
     }
     (ran, code)
 }
@@ -168,7 +172,7 @@ fn template(here: &Path) -> PathBuf {
     fs::write(volume.join("config.toml"), NO_BACKGROUND_COMMITS).unwrap();
     stratafs(&[Path::new("init"), &volume]).ok();
     let mut m = Traced::mount(&volume, &here.join("mnt"), None);
-    fs::write(m.path("old.bin"), random_bytes(77, 100 * KIB)).unwrap();
+    fs::write(m.path("old.bin"), old_bytes()).unwrap();
     m.umount().0.ok();
     volume
 }
@@ -179,29 +183,18 @@ fn copy_of(template: &Path, to: &Path) -> PathBuf {
     to.to_owned()
 }
 
-fn new_book() -> Book {
-    let bytes = random_bytes(77, 100 * KIB);
-    let tree = Tree::from([("/old.bin".to_owned(), Entry::file(&bytes))]);
-    let contents = BTreeMap::from([("/old.bin".to_owned(), vec![bytes])]);
-    Book { contents, tree: tree.clone(), promised: tree, ..Book::default() }
-}
-
 /// What is wrong with what a run left, if anything.
-fn judge(book: &Book, found: &State) -> Result<(), String> {
-    for (path, entry) in &book.promised {
-        if !book.touched.contains(path) && found.live.get(path) != Some(entry) {
-            let found = found.live.get(path);
-            return Err(format!("{path} is {found:?} instead of the promised {entry:?}"));
-        }
+fn judge(book: &Book, mut found: State) -> Result<(), String> {
+    found.live.retain(|path, _| !path.starts_with("/."));
+    for tree in found.snapshots.values_mut() {
+        tree.retain(|path, _| !path.starts_with("/."));
     }
-    for (path, entry) in &found.live {
-        let possible = book.contents.get(path).map_or(&[][..], Vec::as_slice);
-        let known = possible.iter().any(|bytes| is_part(entry, bytes));
-        // Empty, or a part: only a file that was never completed may be so.
-        let whole = possible.iter().any(|bytes| Entry::file(bytes) == *entry);
-        if !known || (!whole && !path.starts_with("/.")) {
-            return Err(format!("{path} is {entry:?}, which it never was"));
-        }
+    if !book.history[book.promised..].contains(&found.live) {
+        let newest = State { live: book.tree(), snapshots: found.snapshots.clone() };
+        return Err(format!(
+            "no tree that may be there; to the newest: {}",
+            found.difference(&newest)
+        ));
     }
     for (name, tree) in &book.snapshots {
         if found.snapshots.get(name) != Some(tree) {
@@ -216,22 +209,15 @@ fn judge(book: &Book, found: &State) -> Result<(), String> {
     Ok(())
 }
 
-fn is_part(entry: &Entry, bytes: &[u8]) -> bool {
-    match entry {
-        Entry::File(len, _) => *len <= bytes.len() && Entry::file(&bytes[..*len]) == *entry,
-        _ => false,
-    }
-}
-
 /// One run with one fault; an error says what should not have happened.
 fn one_run(here: &Path, template: &Path, fault: &Fault) -> Result<(bool, bool), String> {
     let volume = copy_of(template, &here.join("volume"));
     let hit = here.join("hit");
     let _ = fs::remove_file(&hit);
-    let mut book = new_book();
+    let mut book = Book::new();
     let shim = Shim::failing(&volume, fault, &hit);
     let mut m = Traced::mount(&volume, &here.join("mnt"), Some(&shim));
-    let mut ended = (None, 0);
+    let mut ended = (None, -1);
     if m.is_mounted() {
         let (ran, code) = work(&volume, &mut m, &mut book);
         ended = (ran.code, code);
@@ -242,7 +228,7 @@ fn one_run(here: &Path, template: &Path, fault: &Fault) -> Result<(bool, bool), 
     if m.hung() {
         return Err("it hung".to_owned());
     }
-    if said.contains("panicked") || ended.1 == -1 || !(0..=11).contains(&m.wait()) {
+    if said.contains("panicked") || !(0..=11).contains(&m.wait()) {
         return Err(format!("it did not end as it should ({ended:?}): {said}"));
     }
     for ran in &book.refused {
@@ -255,8 +241,10 @@ fn one_run(here: &Path, template: &Path, fault: &Fault) -> Result<(bool, bool), 
     if odd.iter().any(|e| **e != 2) {
         return Err(format!("errors {odd:?} came up: {said}"));
     }
-    if !book.errors.is_empty() && ended == (Some(0), 0) && fault.on && fault.errno == EIO {
-        return Err(format!("errors {:?}, and the unmount says all is well", book.errors));
+    // What fails for good cannot go unnoticed.
+    let quiet = book.errors.is_empty() && ended == (Some(0), 0);
+    if quiet && hit.exists() && fault.on && matches!(fault.class, "write" | "fsync") {
+        return Err("nobody was told".to_owned());
     }
     let volume = open(&volume, false).map_err(|e| format!("it does not open: {e}"))?;
     let bad = problems(&volume);
@@ -264,7 +252,7 @@ fn one_run(here: &Path, template: &Path, fault: &Fault) -> Result<(bool, bool), 
         return Err(format!("check finds {bad:#?}"));
     }
     let found = state_of(&volume).map_err(|e| format!("it does not read: {e}"))?;
-    judge(&book, &found).map_err(|why| format!("{why}; errors {:?}: {said}", book.errors))?;
+    judge(&book, found).map_err(|why| format!("{why}; errors {:?}: {said}", book.errors))?;
     volume.shutdown().map_err(|e| format!("it does not close: {e}"))?;
     Ok((hit.exists(), !book.errors.is_empty()))
 }
@@ -277,13 +265,13 @@ fn any_call_may_fail() {
     let template = template(&here);
     let log = here.join("log");
     let volume = copy_of(&template, &here.join("volume"));
-    let mut book = new_book();
+    let mut book = Book::new();
     let mut m = Traced::mount(&volume, &here.join("mnt"), Some(&Shim::recording(&volume, &log)));
     mark(&log, 0);
     let (ran, code) = work(&volume, &mut m, &mut book);
     assert!(ran.code == Some(0) && code == 0 && book.errors.is_empty(), "{}", m.said());
     let opened = open(&volume, true).unwrap();
-    let expected = State { live: book.tree.clone(), snapshots: book.snapshots.clone() };
+    let expected = State { live: book.tree(), snapshots: book.snapshots.clone() };
     assert_eq!(state_of(&opened).unwrap().difference(&expected), "none");
     drop(opened);
     let events = read(&log);
@@ -314,7 +302,7 @@ fn any_call_may_fail() {
     println!("{runs} runs, {hits} met their fault, {refusals} mounted and refused something");
     assert!(bad.is_empty(), "{} of {runs}\n{}", bad.len(), bad.join("\n"));
     assert!(hits * 10 >= runs * 8, "only {hits} of {runs} runs met their fault");
-    assert!(refusals * 3 >= runs, "only {refusals} of {runs} runs refused something");
+    assert!(refusals * 6 >= runs, "only {refusals} of {runs} runs refused something");
 }
 
 /// The first cause is what `status` names, however many failures follow.
@@ -328,9 +316,9 @@ fn status_names_the_first_cause() {
     let mut m =
         Traced::mount(&volume, &here.join("mnt"), Some(&Shim::failing(&volume, &fault, &hit)));
     assert!(m.is_mounted(), "{}", m.said());
-    let mut book = new_book();
+    let mut book = Book::new();
     while !hit.exists() {
-        let number = book.tree.len() as u64;
+        let number = book.history.len() as u64;
         book.put(&m, &format!("{number}.bin"), number, 90 * KIB);
         book.sync(&m);
     }
@@ -345,7 +333,7 @@ fn status_names_the_first_cause() {
     let state =
         |text: &str| text.lines().find(|line| line.starts_with("State")).unwrap().to_owned();
     assert_eq!(state(&again), state(&first));
-    assert_eq!(fs::read(m.path("old.bin")).unwrap(), random_bytes(77, 100 * KIB));
+    assert!(fs::read(m.path("old.bin")).unwrap() == old_bytes());
     let (ran, code) = m.umount();
     assert_eq!((ran.code, code), (Some(10), 10), "{ran:#?}");
 }
