@@ -38,6 +38,7 @@ mod space;
 mod superblock;
 mod usage;
 mod witness;
+mod upkeep;
 mod write;
 
 use std::collections::HashSet;
@@ -70,6 +71,7 @@ pub use report::{ClassReport, Explanation, ShardInfo, StatsReport, Status};
 pub use space::VolumeSpace;
 pub use superblock::{FORMAT_VERSION, SUPERBLOCK_FILE};
 pub use usage::{Amount, SnapshotUsage};
+pub use upkeep::{Pass, Turn, Verified};
 
 /// An open volume.
 pub struct Volume {
@@ -104,6 +106,7 @@ pub struct Volume {
     marks: RwLock<Option<Arc<Marks>>>,
     /// Held by gc and check: they must not run at the same time.
     maintenance: Mutex<()>,
+    scrub_turn: upkeep::ScrubTurn,
     signal: Arc<CommitSignal>,
     reaper: Arc<Background>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,

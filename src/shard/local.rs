@@ -294,8 +294,10 @@ impl Shard for LocalShard {
     }
 
     fn drop_cached(&self, id: ContainerId) {
-        // Without it what is read may come from memory: good, but no proof.
+        // Without it what is read may come from memory: good, but no proof. The next reader opens
+        // the file by its name, so one that was taken away is missed.
         let _ = self.reader(id).map(|file| disk::drop_cached(&file));
+        self.open.lock().retain(|(other, _)| *other != id);
     }
 
     fn space(&self) -> Result<Space> {

@@ -1,0 +1,249 @@
+//! Whom damage hits: chunks, the files that refer to them, the snapshots that show these.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::meta::{Extents, Reference, Reverse};
+use crate::types::{At, ChunkNo, Ino, Snapshot};
+use crate::volume::Volume;
+
+/// Chunks and files listed one by one; further ones are only counted.
+const LISTED_MAX: usize = 1000;
+/// Snapshots and places listed of one file.
+const TOLD_MAX: usize = 20;
+
+/// A chunk that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DamagedChunk {
+    /// Its number.
+    pub chunk: u64,
+    /// Its container.
+    pub container: u64,
+    /// Name of the shard that has it.
+    pub shard: String,
+    /// Its bytes.
+    pub bytes: u32,
+}
+
+/// A file with damaged bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DamagedFile {
+    /// Its inode.
+    pub ino: u64,
+    /// Its path from the root; below `.snapshots/NAME` if only snapshots show the damage. Bytes
+    /// that are not UTF-8 are `\xNN`. Of a file without a name: its inode.
+    pub path: String,
+    /// Other paths of the same file (hard links); not more than a few.
+    pub links: Vec<String>,
+    /// True if the live tree shows the damage.
+    pub live: bool,
+    /// Damaged bytes of all its versions.
+    pub bytes: u64,
+    /// Where: offset, length and chunk; the first ones.
+    pub ranges: Vec<(u64, u32, u64)>,
+    /// Snapshots that show the damage; the newest ones.
+    pub snapshots: Vec<String>,
+    /// How many snapshots show it.
+    pub snapshot_count: u64,
+}
+
+/// All damage that is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Damage {
+    /// Damaged chunks.
+    pub chunks: u64,
+    /// The first of them.
+    pub listed: Vec<DamagedChunk>,
+    /// Files that they hit, by inode.
+    pub files: Vec<DamagedFile>,
+    /// Files beyond those listed; one that is in the live tree and in snapshots may count twice.
+    pub more_files: u64,
+}
+
+/// A set of chunks: one bit per chunk number.
+pub(super) struct ChunkSet(Vec<u64>);
+
+impl ChunkSet {
+    /// An empty set for numbers below `horizon`.
+    pub(super) fn new(horizon: ChunkNo) -> Self {
+        let words = usize::try_from(horizon.0.div_ceil(64)).expect("a bitmap that fits memory");
+        Self(vec![0; words])
+    }
+
+    pub(super) fn insert(&mut self, chunk: ChunkNo) {
+        if let Some(word) = self.0.get_mut((chunk.0 / 64) as usize) {
+            *word |= 1 << (chunk.0 % 64);
+        }
+    }
+
+    pub(super) fn contains(&self, chunk: ChunkNo) -> bool {
+        self.0.get((chunk.0 / 64) as usize).is_some_and(|word| word & (1 << (chunk.0 % 64)) != 0)
+    }
+}
+
+/// What a file has lost so far.
+struct Hit {
+    live: bool,
+    bytes: u64,
+    ranges: Vec<(u64, u32, u64)>,
+    /// One bit per snapshot, by age.
+    snapshots: Vec<u64>,
+}
+
+/// Names all damage that is recorded: chunks, files, snapshots. Looks at the last commit; costs a
+/// walk over all extents and all names if there is any damage, and nothing else.
+///
+/// # Errors
+/// `Kv`, `Corrupt`, `Poisoned`.
+pub fn damage(volume: &Volume) -> Result<Damage> {
+    let mut damage = Damage::default();
+    let store = volume.store_for_check();
+    let mut set = ChunkSet::new(store.next_ids().chunk);
+    volume.each_damaged(usize::MAX, &mut |chunk| {
+        damage.chunks += 1;
+        set.insert(chunk);
+        if damage.listed.len() < LISTED_MAX
+            && let Some(row) = store.row_of(chunk)?
+        {
+            let home = store.container(row.container);
+            damage.listed.push(DamagedChunk {
+                chunk: chunk.0,
+                container: row.container.0,
+                shard: home.map_or_else(|e| e.to_string(), |home| volume.shard_name(home.shard)),
+                bytes: row.raw_len,
+            });
+        }
+        Ok(())
+    })?;
+    if damage.chunks == 0 {
+        return Ok(damage);
+    }
+    let state = volume.metadata_snapshot();
+    let reverse = Reverse::new(&*state);
+    let mut snapshots = volume.snapshots();
+    snapshots.sort_unstable_by_key(|snapshot| snapshot.epoch);
+    let mut hits: BTreeMap<Ino, Hit> = BTreeMap::new();
+    let mut last_more = None;
+    for part in [Extents::Live, Extents::Past] {
+        reverse.references(part, Ino(0), &|chunk| set.contains(chunk), &mut |reference| {
+            if hits.len() < LISTED_MAX || hits.contains_key(&reference.ino) {
+                let hit = hits.entry(reference.ino).or_insert_with(|| Hit::new(snapshots.len()));
+                hit.add(&reference, &snapshots);
+            } else if last_more != Some(reference.ino) {
+                last_more = Some(reference.ino);
+                damage.more_files += 1;
+            }
+            ControlFlow::Continue(())
+        })?;
+    }
+    damage.files = named(&reverse, hits, &snapshots)?;
+    Ok(damage)
+}
+
+impl Hit {
+    fn new(snapshots: usize) -> Self {
+        let snapshots = vec![0; snapshots.div_ceil(64)];
+        Self { live: false, bytes: 0, ranges: Vec::new(), snapshots }
+    }
+
+    fn add(&mut self, reference: &Reference, snapshots: &[Snapshot]) {
+        self.live |= reference.end.is_none();
+        self.bytes += u64::from(reference.extent.len);
+        if self.ranges.len() < TOLD_MAX {
+            let extent = reference.extent;
+            self.ranges.push((extent.offset, extent.len, extent.chunk.0));
+        }
+        // Sorted by epoch, so those that see it lie together.
+        let first = snapshots.partition_point(|snapshot| snapshot.epoch < reference.birth);
+        for (at, snapshot) in snapshots.iter().enumerate().skip(first) {
+            if !reference.is_seen_at(snapshot.epoch) {
+                break;
+            }
+            self.snapshots[at / 64] |= 1 << (at % 64);
+        }
+    }
+
+    /// The snapshots that show it, newest first.
+    fn seen_in<'a>(&self, snapshots: &'a [Snapshot]) -> Vec<&'a Snapshot> {
+        let all = snapshots.iter().enumerate().rev();
+        all.filter(|(at, _)| self.snapshots[at / 64] & (1 << (at % 64)) != 0)
+            .map(|(_, snapshot)| snapshot)
+            .collect()
+    }
+}
+
+fn named(
+    reverse: &Reverse<'_>,
+    hits: BTreeMap<Ino, Hit>,
+    snapshots: &[Snapshot],
+) -> Result<Vec<DamagedFile>> {
+    let mut wanted = HashMap::new();
+    for (ino, hit) in &hits {
+        let newest = hit.seen_in(snapshots).first().map(|snapshot| At::Epoch(snapshot.epoch));
+        if let Some(at) = if hit.live { Some(At::Live) } else { newest } {
+            wanted.insert(*ino, at);
+        }
+    }
+    let mut paths = reverse.paths(&wanted)?;
+    // What neither the live tree nor a snapshot shows waits for gc.
+    let shown = hits.into_iter().filter(|(ino, _)| wanted.contains_key(ino));
+    Ok(shown
+        .map(|(ino, hit)| {
+            let seen = hit.seen_in(snapshots);
+            let name = |snapshot: &Snapshot| text(&snapshot.name);
+            let prefix = match seen.first() {
+                Some(newest) if !hit.live => format!(".snapshots/{}/", name(newest)),
+                _ => String::new(),
+            };
+            let paths = paths.remove(&ino).unwrap_or_default().into_iter();
+            let mut paths = paths.map(|path| format!("{prefix}{}", text(&path)));
+            DamagedFile {
+                ino: ino.0,
+                path: paths.next().unwrap_or_else(|| format!("inode {ino}, which has no name")),
+                links: paths.collect(),
+                live: hit.live,
+                bytes: hit.bytes,
+                ranges: hit.ranges,
+                snapshot_count: seen.len() as u64,
+                snapshots: seen.into_iter().take(TOLD_MAX).map(name).collect(),
+            }
+        })
+        .collect())
+}
+
+/// Bytes as text: what is not UTF-8 as `\xNN`, a backslash doubled.
+fn text(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for part in bytes.utf8_chunks() {
+        text.push_str(&part.valid().replace('\\', "\\\\"));
+        part.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_no_text_can_be_told() {
+        assert_eq!(text(b"a/\xff\\b"), "a/\\xff\\\\b");
+    }
+
+    #[test]
+    fn a_set_holds_what_was_put_in() {
+        let mut set = ChunkSet::new(ChunkNo(65));
+        for chunk in [0, 63, 64, 65, u64::MAX] {
+            set.insert(ChunkNo(chunk));
+        }
+        let held: Vec<bool> = [0, 1, 63, 64, 65, 1000].map(|n| set.contains(ChunkNo(n))).to_vec();
+        assert_eq!(held, [true, false, true, true, false, false]);
+    }
+}
