@@ -107,6 +107,7 @@ pub struct Volume {
     /// Held by gc and check: they must not run at the same time.
     maintenance: Mutex<()>,
     scrub_turn: upkeep::ScrubTurn,
+    told_reads: upkeep::ToldReads,
     signal: Arc<CommitSignal>,
     reaper: Arc<Background>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,

@@ -281,17 +281,19 @@ impl Pending {
         Vec::new()
     }
 
-    /// Remembers that `chunk` cannot be read, unless it is being stored anew right now.
-    pub(super) fn note_bad(&mut self, chunk: ChunkNo, row: &ChunkRow) {
+    /// Remembers that `chunk` cannot be read, unless it is being stored anew right now. True if that
+    /// is new.
+    pub(super) fn note_bad(&mut self, chunk: ChunkNo, row: &ChunkRow) -> bool {
         let current = match self.chunks.get(&chunk).map(|entry| &entry.spot) {
             None => true,
             Some(Spot::Waiting { .. }) => false,
             Some(Spot::Stored { row: newest, .. }) => newest.same_place(row),
         };
-        if current && self.bad.len() < BAD_CHUNKS_MAX {
-            self.good.remove(&chunk);
-            self.bad.insert(chunk, *row);
+        if !current || self.bad.len() >= BAD_CHUNKS_MAX {
+            return false;
         }
+        self.good.remove(&chunk);
+        self.bad.insert(chunk, *row).is_none()
     }
 
     /// Remembers that `chunk`, which `row` says is bad, can be read there.

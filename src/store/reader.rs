@@ -122,22 +122,24 @@ impl Core {
         Ok(stored.into())
     }
 
-    /// Logs damage and keeps the chunk from being used for dedup.
+    /// Keeps the chunk from being used for dedup, if the error is damage, and logs it. Damage that
+    /// was known is logged for debugging only: every reader that comes by would repeat it.
     pub(super) fn note_damage(&self, chunk: ChunkNo, row: &ChunkRow, error: &Error) {
-        if error.is_fault() {
+        let known = !self.mark_damage(chunk, row, error) || row.health == Health::Bad;
+        let damage = matches!(error, Error::Corrupt { .. });
+        if error.is_fault() && !(damage && known) {
             log::error!(
                 "Chunk not readable chunk={chunk} container={} cause={error}",
                 row.container
             );
+        } else {
+            log::debug!("Chunk still not readable chunk={chunk} cause={error}");
         }
-        self.mark_damage(chunk, row, error);
     }
 
-    /// Keeps the chunk from being used for dedup, if the error is damage.
-    pub(super) fn mark_damage(&self, chunk: ChunkNo, row: &ChunkRow, error: &Error) {
-        if matches!(error, Error::Corrupt { .. }) {
-            self.pending.lock().note_bad(chunk, row);
-        }
+    /// As [`Core::note_damage`] without a word; true if it was not known since the last commit.
+    pub(super) fn mark_damage(&self, chunk: ChunkNo, row: &ChunkRow, error: &Error) -> bool {
+        matches!(error, Error::Corrupt { .. }) && self.pending.lock().note_bad(chunk, row)
     }
 
     /// A chunk that was recorded as bad reads well again, as when its disk is back.

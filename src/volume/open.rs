@@ -184,6 +184,7 @@ impl Volume {
             marks: RwLock::new(None),
             maintenance: Mutex::new(()),
             scrub_turn: super::upkeep::ScrubTurn::default(),
+            told_reads: super::upkeep::ToldReads::default(),
             signal: Arc::default(),
             reaper: Arc::default(),
             threads: Mutex::default(),

@@ -1,8 +1,10 @@
 //! What scrub needs of a volume: a turn, what was verified when, and a way to put bytes back.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use log::{Level, log};
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +12,7 @@ use super::Volume;
 use crate::error::{Error, Result};
 use crate::ingest::codec_choice;
 use crate::store::PutHint;
-use crate::types::{ChunkNo, ContainerId, Ino, ShardId};
+use crate::types::{ChunkNo, ContainerId, Extent, Ino, ShardId};
 
 /// Name of the `super` row that holds the pass.
 const PASS_ROW: &[u8] = b"scrub";
@@ -19,6 +21,13 @@ const DAMAGED_COUNT_MAX: usize = 1_000_000;
 /// Damaged chunks looked at in one step.
 const DAMAGED_PIECE: usize = 10_000;
 const MICROS_PER_DAY: u64 = 86_400_000_000;
+
+/// Failed reads that were told, so that the reader who tries again does not fill the log.
+#[derive(Debug, Default)]
+pub(super) struct ToldReads(Mutex<HashSet<(Ino, ChunkNo)>>);
+
+/// Failed reads remembered; then it begins anew.
+const TOLD_MAX: usize = 1000;
 
 /// Who scrubs: one at a time, and who asks for it goes before what runs in the background.
 #[derive(Debug, Default)]
@@ -90,6 +99,17 @@ pub struct Verified {
 }
 
 impl Volume {
+    /// Logs that bytes of a file cannot be read: as an error the first time, then for debugging.
+    pub(super) fn tell_unreadable(&self, ino: Ino, extent: &Extent, cause: &Error) {
+        let mut told = self.told_reads.0.lock();
+        if told.len() >= TOLD_MAX {
+            told.clear();
+        }
+        let level = if told.insert((ino, extent.chunk)) { Level::Error } else { Level::Debug };
+        drop(told);
+        log!(level, "Read failed ino={ino} offset={} cause={cause}", extent.offset);
+    }
+
     /// The volume's clock, in microseconds since 1970.
     #[must_use]
     pub fn now_micros(&self) -> u64 {
