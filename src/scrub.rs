@@ -11,7 +11,6 @@
 //! copies.
 
 mod background;
-mod names;
 mod pace;
 mod repair;
 mod source;
@@ -21,14 +20,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::background::Background;
-pub use self::names::{Damage, DamagedChunk, DamagedFile, damage};
 pub use self::repair::{RepairReport, repair};
 
 use self::pace::Pacer;
 use crate::error::{Error, Result};
 use crate::store::{Report, ScrubRow};
 use crate::types::ContainerId;
-use crate::volume::{Pass, Verified, Volume};
+use crate::volume::{Damage, Pass, Verified, Volume};
 
 /// Sentences listed one by one; further ones are only counted.
 const LISTED_MAX: usize = 1000;
@@ -148,7 +146,7 @@ pub struct ScrubState {
 /// `Kv`, `Corrupt`, `Poisoned`.
 pub fn state(volume: &Volume) -> Result<ScrubState> {
     volume.commit()?;
-    Ok(ScrubState { verified: volume.verified()?, damage: damage(volume)? })
+    Ok(ScrubState { verified: volume.verified()?, damage: volume.damage()? })
 }
 
 /// Verifies the containers of a volume, the one verified longest ago first. `stop` is asked between
@@ -174,7 +172,7 @@ pub fn run(
     let mut pacer = Pacer::new(options.rate_bytes);
     let mut talk = Talk { progress, total_bytes, last: None };
     let mut queue = queue.into_iter();
-    while let Some(candidate) = queue.next() {
+    for candidate in queue.by_ref() {
         let before = (report.bytes, report.damaged_chunks);
         let mut done = before.0;
         let looked = look(volume, candidate.id, &mut |len| {
@@ -209,7 +207,7 @@ pub fn run(
     end_pass(volume, pass)?;
     volume.commit()?;
     drop(turn);
-    report.damage = damage(volume)?;
+    report.damage = volume.damage()?;
     report.verified = volume.verified()?;
     Ok(report)
 }

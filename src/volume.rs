@@ -21,6 +21,7 @@
 
 mod attributes;
 mod commit;
+mod damage;
 mod dirty;
 mod extent;
 mod files;
@@ -61,6 +62,7 @@ use crate::store::Store;
 use crate::types::{At, Cookie, Epoch, FileKind, Ino, Inode, ShardId, Timestamp, Txg, VolumeId};
 
 use commit::{Background, CommitSignal, Frozen};
+pub use damage::{Damage, DamagedChunk, DamagedFile};
 use files::{FileNode, FileTable};
 use hints::NameHints;
 pub use init::InitOptions;

@@ -16,10 +16,10 @@ use super::output::Output;
 use crate::config::parse_size;
 use crate::control::{Client, Name, Request, Response, call_until, iso_utc};
 use crate::error::{Error, Result};
-use crate::scrub::{Damage, Ended, RepairReport, ScrubReport, ScrubState};
+use crate::scrub::{Ended, RepairReport, ScrubReport, ScrubState};
 use crate::sys::process::Signals;
 use crate::types::Timestamp;
-use crate::volume::Verified;
+use crate::volume::{Damage, Verified};
 
 pub(super) const HELP: &str = "\
 Works while mounted and in use. Goes on where the last scrub ended: with what was verified longest
@@ -196,21 +196,7 @@ fn damage(damage: &Damage) -> String {
         let _ = writeln!(text, "… and {} more chunks", count(unlisted));
     }
     for file in &damage.files {
-        let links = file.links.iter().map(|link| format!(", also {}", plain(link)));
-        let _ = write!(text, "File {}{}: ", plain(&file.path), links.collect::<String>());
-        let _ = write!(text, "{} damaged", size(file.bytes));
-        if let Some((offset, _, _)) = file.ranges.first() {
-            let _ = write!(text, " from byte {offset} on");
-        }
-        let told = file.snapshots.len() as u64;
-        if told > 0 {
-            let names: Vec<String> = file.snapshots.iter().map(|name| plain(name)).collect();
-            let _ = write!(text, "; in snapshots {}", names.join(", "));
-        }
-        if file.snapshot_count > told {
-            let _ = write!(text, " and {} more", count(file.snapshot_count - told));
-        }
-        text.push('\n');
+        let _ = writeln!(text, "{}", plain(&file.sentence()));
     }
     if damage.more_files > 0 {
         let _ = writeln!(text, "… and {} more files", count(damage.more_files));

@@ -8,7 +8,7 @@ use log::{debug, error, info, warn};
 use parking_lot::{Condvar, Mutex};
 
 use super::pace::{Budget, SLEEP_MAX};
-use super::{Looked, candidates, end_pass, look, names};
+use super::{Looked, candidates, end_pass, look};
 use crate::error::{Error, Result};
 use crate::volume::{Turn, Volume};
 
@@ -189,7 +189,7 @@ impl Work {
         }
         self.named = Some(Instant::now());
         self.volume.commit()?;
-        let damage = names::damage(&self.volume)?;
+        let damage = self.volume.damage()?;
         let files = damage.files.len() as u64 + damage.more_files;
         error!("Damage is known chunks={} files={files}", damage.chunks);
         for file in damage.files.iter().take(LOGGED_MAX) {

@@ -31,7 +31,7 @@ impl Budget {
         }
         // A time that was not used is no credit: a burst would disturb as if there was no bound.
         let from = self.due.max(now);
-        let wait = from - now;
+        let wait = from.saturating_sub(now);
         let nanos = u128::from(len) * 1_000_000_000 / u128::from(self.rate_bytes);
         let takes = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         self.due = from.saturating_add(takes.saturating_mul(if slowly { YIELD_FACTOR } else { 1 }));

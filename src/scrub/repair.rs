@@ -14,7 +14,6 @@ use std::path::Path;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::names::{self, Damage};
 use super::source::{Source, SourceFile, tails};
 use crate::classify::{Chunking, Facts};
 use crate::error::{Error, Result};
@@ -22,7 +21,7 @@ use crate::ingest;
 use crate::limits::CHUNK_BYTES_MAX;
 use crate::meta::{Extents, Reference, Reverse};
 use crate::types::{At, ChunkNo, Fingerprint, Ino};
-use crate::volume::Volume;
+use crate::volume::{Damage, Volume};
 
 /// Damaged chunks looked for at a time; a tree is walked once for each batch.
 const BATCH_CHUNKS: usize = 500_000;
@@ -89,7 +88,7 @@ pub fn repair(
     }
     volume.commit()?;
     let mut report = work.report;
-    report.damage = names::damage(volume)?;
+    report.damage = volume.damage()?;
     Ok(report)
 }
 
@@ -233,7 +232,7 @@ impl Work<'_> {
         let source = Source::open(self.source.root())?;
         let mut files = source.files();
         let mut window = Vec::new();
-        while let Some(copy) = files.next() {
+        for copy in files.by_ref() {
             if missing.is_empty() || self.stopped() {
                 break;
             }

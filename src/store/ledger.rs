@@ -20,7 +20,7 @@ use super::verify::Report;
 use super::{PutHint, Store};
 use crate::cursor::{Reader, put_varint};
 use crate::error::{Error, Result};
-use crate::kv::{Batch, KeyRange, Order, Table};
+use crate::kv::{Batch, KeyRange, Kv, Order, Table};
 use crate::types::{ChunkNo, ContainerId, Fingerprint};
 
 /// Value in `scrub`: what the last verification of a container found.
@@ -251,6 +251,31 @@ impl Core {
     }
 }
 
+/// Checks that table `damaged` has exactly the chunks whose rows say bad.
+pub(super) fn audit_damaged(kv: &dyn Kv, bad: u64, problems: &mut Vec<String>) -> Result<()> {
+    let mut listed = 0;
+    for row in kv.scan(Table::Damaged, &KeyRange::all(), Order::Forward) {
+        let chunk = match parse_key("damaged", &row?.0) {
+            Ok(number) => ChunkNo(number),
+            Err(error) => {
+                problems.push(error.to_string());
+                continue;
+            }
+        };
+        let row = kv.get(Table::Chunk, &chunk_key(chunk))?;
+        let row = row.and_then(|row| ChunkRow::parse(chunk, &row).ok());
+        if row.is_some_and(|row| row.health == Health::Bad) {
+            listed += 1;
+        } else {
+            problems.push(format!("Chunk {chunk} is listed as damaged and its row says otherwise"));
+        }
+    }
+    if listed != bad {
+        problems.push(format!("{bad} chunks are damaged and {listed} of them are listed"));
+    }
+    Ok(())
+}
+
 impl Store {
     /// As [`Store::verify_container`], at the pace of the caller: `pace` hears the length of every
     /// frame before it is read and may wait; when it says false, the rest is left (`None`).
@@ -288,6 +313,12 @@ impl Store {
     /// `Corrupt`, `Kv`.
     pub fn damaged(&self, after: Option<ChunkNo>, limit: usize) -> Result<Vec<ChunkNo>> {
         self.core.damaged(after, limit)
+    }
+
+    /// Chunks found damaged since the last commit.
+    #[must_use]
+    pub fn found_bad(&self) -> Vec<ChunkNo> {
+        self.core.pending.lock().bad.keys().copied().collect()
     }
 
     /// The committed row of a chunk.

@@ -38,7 +38,7 @@ pub(super) struct ScrubTurn {
 
 /// The right to scrub.
 pub struct Turn<'a> {
-    turn: &'a ScrubTurn,
+    of: &'a ScrubTurn,
     on_demand: bool,
     _alone: MutexGuard<'a, ()>,
 }
@@ -47,14 +47,14 @@ impl Turn<'_> {
     /// True if somebody asked for a scrub and the background has to make way.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        !self.on_demand && self.turn.asked.load(Ordering::Acquire)
+        !self.on_demand && self.of.asked.load(Ordering::Acquire)
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if self.on_demand {
-            self.turn.asked.store(false, Ordering::Release);
+            self.of.asked.store(false, Ordering::Release);
         }
     }
 }
@@ -130,7 +130,7 @@ impl Volume {
                 what: "Another scrub of this volume is running; wait until it is done".to_owned(),
             });
         }
-        Ok(Turn { turn, on_demand: true, _alone: turn.running.lock() })
+        Ok(Turn { of: turn, on_demand: true, _alone: turn.running.lock() })
     }
 
     /// Takes the turn for the background, if nobody else has it or wants it and the volume takes
@@ -141,7 +141,7 @@ impl Volume {
         if self.check_writable().is_err() || turn.asked.load(Ordering::Acquire) {
             return None;
         }
-        Some(Turn { turn, on_demand: false, _alone: turn.running.try_lock()? })
+        Some(Turn { of: turn, on_demand: false, _alone: turn.running.try_lock()? })
     }
 
     /// Requests answered since the volume was opened: who works in the background sees by it

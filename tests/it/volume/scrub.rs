@@ -7,6 +7,7 @@ use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use stratafs::check::{self, CheckOptions};
 use stratafs::error::Error;
 use stratafs::gc;
 use stratafs::scrub::{self, Background, Ended, ScrubOptions, ScrubReport};
@@ -109,8 +110,13 @@ fn damage_is_named_with_files_links_and_snapshots() {
     assert!((offset..offset + u64::from(len)).contains(&(300 * KIB as u64)), "{live:?}");
     assert_eq!(live.bytes, u64::from(len));
     assert_eq!(scrub::state(&t).unwrap().damage, report.damage);
+    let problems = check::run(&t, CheckOptions::default(), &mut |_| {}).unwrap().problems;
+    let told = |words: &str| problems.iter().any(|problem| problem.contains(words));
+    assert_eq!(problems.len(), 4, "two chunks and two files: {problems:#?}");
+    assert!(told("File after/deep/a.jpg, also hard.jpg: "), "{problems:#?}");
+    assert!(told("in snapshots second, first") && told("File .snapshots/first/old/gone.jpg: "));
     t.crash();
-    assert_eq!(scrub::damage(&t).unwrap(), report.damage, "it is recorded");
+    assert_eq!(t.damage().unwrap(), report.damage, "it is recorded");
 }
 
 /// The same bytes written again heal the file, its copy and the snapshot, and cost one chunk.

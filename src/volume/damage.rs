@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
 
+use super::Volume;
 use crate::error::Result;
 use crate::meta::{Extents, Reference, Reverse};
 use crate::types::{At, ChunkNo, Ino, Snapshot};
-use crate::volume::Volume;
 
 /// Chunks and files listed one by one; further ones are only counted.
 const LISTED_MAX: usize = 1000;
@@ -53,6 +54,26 @@ pub struct DamagedFile {
     pub snapshot_count: u64,
 }
 
+impl DamagedFile {
+    /// All of it in one sentence.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let names = [&self.path].into_iter().chain(&self.links).map(String::as_str);
+        let names = names.collect::<Vec<_>>().join(", also ");
+        let from = self.ranges.first().map_or(0, |(offset, _, _)| *offset);
+        let bytes = self.bytes;
+        let mut text = format!("File {names}: {bytes} damaged bytes, the first of them at {from}");
+        if !self.snapshots.is_empty() {
+            text = format!("{text}; in snapshots {}", self.snapshots.join(", "));
+        }
+        let told = self.snapshots.len() as u64;
+        if self.snapshot_count > told {
+            text = format!("{text} and {} more", self.snapshot_count - told);
+        }
+        text
+    }
+}
+
 /// All damage that is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,22 +89,24 @@ pub struct Damage {
 }
 
 /// A set of chunks: one bit per chunk number.
-pub(super) struct ChunkSet(Vec<u64>);
+struct ChunkSet(Vec<u64>);
 
 impl ChunkSet {
     /// An empty set for numbers below `horizon`.
-    pub(super) fn new(horizon: ChunkNo) -> Self {
+    fn new(horizon: ChunkNo) -> Self {
         let words = usize::try_from(horizon.0.div_ceil(64)).expect("a bitmap that fits memory");
         Self(vec![0; words])
     }
 
-    pub(super) fn insert(&mut self, chunk: ChunkNo) {
-        if let Some(word) = self.0.get_mut((chunk.0 / 64) as usize) {
-            *word |= 1 << (chunk.0 % 64);
-        }
+    /// True if it was not in it.
+    fn insert(&mut self, chunk: ChunkNo) -> bool {
+        let Some(word) = self.0.get_mut((chunk.0 / 64) as usize) else { return false };
+        let before = *word;
+        *word |= 1 << (chunk.0 % 64);
+        *word != before
     }
 
-    pub(super) fn contains(&self, chunk: ChunkNo) -> bool {
+    fn contains(&self, chunk: ChunkNo) -> bool {
         self.0.get((chunk.0 / 64) as usize).is_some_and(|word| word & (1 << (chunk.0 % 64)) != 0)
     }
 }
@@ -97,54 +120,67 @@ struct Hit {
     snapshots: Vec<u64>,
 }
 
-/// Names all damage that is recorded: chunks, files, snapshots. Looks at the last commit; costs a
-/// walk over all extents and all names if there is any damage, and nothing else.
-///
-/// # Errors
-/// `Kv`, `Corrupt`, `Poisoned`.
-pub fn damage(volume: &Volume) -> Result<Damage> {
-    let mut damage = Damage::default();
-    let store = volume.store_for_check();
-    let mut set = ChunkSet::new(store.next_ids().chunk);
-    volume.each_damaged(usize::MAX, &mut |chunk| {
-        damage.chunks += 1;
-        set.insert(chunk);
-        if damage.listed.len() < LISTED_MAX
-            && let Some(row) = store.row_of(chunk)?
-        {
-            let home = store.container(row.container);
-            damage.listed.push(DamagedChunk {
-                chunk: chunk.0,
-                container: row.container.0,
-                shard: home.map_or_else(|e| e.to_string(), |home| volume.shard_name(home.shard)),
-                bytes: row.raw_len,
-            });
-        }
-        Ok(())
-    })?;
-    if damage.chunks == 0 {
-        return Ok(damage);
-    }
-    let state = volume.metadata_snapshot();
-    let reverse = Reverse::new(&*state);
-    let mut snapshots = volume.snapshots();
-    snapshots.sort_unstable_by_key(|snapshot| snapshot.epoch);
-    let mut hits: BTreeMap<Ino, Hit> = BTreeMap::new();
-    let mut last_more = None;
-    for part in [Extents::Live, Extents::Past] {
-        reverse.references(part, Ino(0), &|chunk| set.contains(chunk), &mut |reference| {
-            if hits.len() < LISTED_MAX || hits.contains_key(&reference.ino) {
-                let hit = hits.entry(reference.ino).or_insert_with(|| Hit::new(snapshots.len()));
-                hit.add(&reference, &snapshots);
-            } else if last_more != Some(reference.ino) {
-                last_more = Some(reference.ino);
-                damage.more_files += 1;
+impl Volume {
+    /// Names all damage that is known: chunks, files, snapshots. Looks at the last commit, and at
+    /// what was found since; costs a walk over all extents and all names if there is any damage,
+    /// and nothing else.
+    ///
+    /// # Errors
+    /// `Kv`, `Corrupt`.
+    pub fn damage(&self) -> Result<Damage> {
+        let mut damage = Damage::default();
+        let mut set = ChunkSet::new(self.store.next_ids().chunk);
+        let mut add = |chunk| {
+            if set.insert(chunk) {
+                damage.chunks += 1;
+                if damage.listed.len() < LISTED_MAX {
+                    damage.listed.extend(self.damaged_chunk(chunk)?);
+                }
             }
-            ControlFlow::Continue(())
-        })?;
+            Ok(())
+        };
+        self.each_damaged(usize::MAX, &mut add)?;
+        self.store.found_bad().into_iter().try_for_each(&mut add)?;
+        if damage.chunks > 0 {
+            self.name_files(&set, &mut damage)?;
+        }
+        Ok(damage)
     }
-    damage.files = named(&reverse, hits, &snapshots)?;
-    Ok(damage)
+
+    fn damaged_chunk(&self, chunk: ChunkNo) -> Result<Option<DamagedChunk>> {
+        let Some(row) = self.store.row_of(chunk)? else { return Ok(None) };
+        let home = self.store.container(row.container);
+        Ok(Some(DamagedChunk {
+            chunk: chunk.0,
+            container: row.container.0,
+            shard: home.map_or_else(|e| e.to_string(), |home| self.shard_place(home.shard)),
+            bytes: row.raw_len,
+        }))
+    }
+
+    fn name_files(&self, set: &ChunkSet, damage: &mut Damage) -> Result<()> {
+        let state = self.kv.snapshot();
+        let reverse = Reverse::new(&*state);
+        let mut snapshots = self.snapshots();
+        snapshots.sort_unstable_by_key(|snapshot| snapshot.epoch);
+        let mut hits: BTreeMap<Ino, Hit> = BTreeMap::new();
+        let mut last_more = None;
+        for part in [Extents::Live, Extents::Past] {
+            reverse.references(part, Ino(0), &|chunk| set.contains(chunk), &mut |reference| {
+                let ino = reference.ino;
+                if hits.len() < LISTED_MAX || hits.contains_key(&ino) {
+                    let hit = hits.entry(ino).or_insert_with(|| Hit::new(snapshots.len()));
+                    hit.add(&reference, &snapshots);
+                } else if last_more != Some(ino) {
+                    last_more = Some(ino);
+                    damage.more_files += 1;
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        damage.files = named(&reverse, hits, &snapshots)?;
+        Ok(())
+    }
 }
 
 impl Hit {
@@ -223,7 +259,10 @@ fn text(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for part in bytes.utf8_chunks() {
         text.push_str(&part.valid().replace('\\', "\\\\"));
-        part.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
+        for byte in part.invalid() {
+            // Writing into a string does not fail.
+            let _ = write!(text, "\\x{byte:02x}");
+        }
     }
     text
 }
@@ -240,9 +279,8 @@ mod tests {
     #[test]
     fn a_set_holds_what_was_put_in() {
         let mut set = ChunkSet::new(ChunkNo(65));
-        for chunk in [0, 63, 64, 65, u64::MAX] {
-            set.insert(ChunkNo(chunk));
-        }
+        let new: Vec<bool> = [0, 63, 64, 64, 1000].map(|n| set.insert(ChunkNo(n))).to_vec();
+        assert_eq!(new, [true, true, true, false, false]);
         let held: Vec<bool> = [0, 1, 63, 64, 65, 1000].map(|n| set.contains(ChunkNo(n))).to_vec();
         assert_eq!(held, [true, false, true, true, false, false]);
     }
