@@ -37,9 +37,9 @@ mod resize;
 mod snapshots;
 mod space;
 mod superblock;
+mod upkeep;
 mod usage;
 mod witness;
-mod upkeep;
 mod write;
 
 use std::collections::HashSet;

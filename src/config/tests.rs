@@ -196,7 +196,7 @@ fn rules_keep_their_order_and_conditions() {
 const BAD: &[(&str, &[&str])] = &[
     ("[limits\n", &["Not TOML", "line 1"]),
     ("\n\na = 1\na = 2\n", &["Not TOML", "line 4"]),
-    ("[limit]\nx = 1", &["\"limit\"", "line 1", "limits, classes, rule"]),
+    ("[limit]\nx = 1", &["\"limit\"", "line 1", "limits, scrub, classes, rule"]),
     ("limits = 3", &["section [limits]", "table", "line 1"]),
     ("[limits]\n\nfoo = 1", &["Unknown key \"foo\"", "[limits]", "line 3", "dirty_bytes"]),
     ("[limits]\ncommit_interval_secs = 0", &["0", "commit_interval_secs", "line 2", "1 to 3600"]),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Volume;
 use crate::error::Result;
 use crate::meta::{Extents, Reference, Reverse};
+use crate::store::ChunkSet;
 use crate::types::{At, ChunkNo, Ino, Snapshot};
 
 /// Chunks and files listed one by one; further ones are only counted.
@@ -88,29 +89,6 @@ pub struct Damage {
     pub more_files: u64,
 }
 
-/// A set of chunks: one bit per chunk number.
-struct ChunkSet(Vec<u64>);
-
-impl ChunkSet {
-    /// An empty set for numbers below `horizon`.
-    fn new(horizon: ChunkNo) -> Self {
-        let words = usize::try_from(horizon.0.div_ceil(64)).expect("a bitmap that fits memory");
-        Self(vec![0; words])
-    }
-
-    /// True if it was not in it.
-    fn insert(&mut self, chunk: ChunkNo) -> bool {
-        let Some(word) = self.0.get_mut((chunk.0 / 64) as usize) else { return false };
-        let before = *word;
-        *word |= 1 << (chunk.0 % 64);
-        *word != before
-    }
-
-    fn contains(&self, chunk: ChunkNo) -> bool {
-        self.0.get((chunk.0 / 64) as usize).is_some_and(|word| word & (1 << (chunk.0 % 64)) != 0)
-    }
-}
-
 /// What a file has lost so far.
 struct Hit {
     live: bool,
@@ -129,7 +107,7 @@ impl Volume {
     /// `Kv`, `Corrupt`.
     pub fn damage(&self) -> Result<Damage> {
         let mut damage = Damage::default();
-        let mut set = ChunkSet::new(self.store.next_ids().chunk);
+        let mut set = ChunkSet::default();
         let mut add = |chunk| {
             if set.insert(chunk) {
                 damage.chunks += 1;
@@ -274,14 +252,5 @@ mod tests {
     #[test]
     fn names_that_are_no_text_can_be_told() {
         assert_eq!(text(b"a/\xff\\b"), "a/\\xff\\\\b");
-    }
-
-    #[test]
-    fn a_set_holds_what_was_put_in() {
-        let mut set = ChunkSet::new(ChunkNo(65));
-        let new: Vec<bool> = [0, 63, 64, 64, 1000].map(|n| set.insert(ChunkNo(n))).to_vec();
-        assert_eq!(new, [true, true, true, false, false]);
-        let held: Vec<bool> = [0, 1, 63, 64, 65, 1000].map(|n| set.contains(ChunkNo(n))).to_vec();
-        assert_eq!(held, [true, false, true, true, false, false]);
     }
 }

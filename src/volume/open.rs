@@ -324,12 +324,7 @@ fn tolerate(damage: Error, read_only: bool, met: &mut Vec<String>) -> Result<()>
     Ok(())
 }
 
-fn open_meta(
-    kv: &Arc<dyn Kv>,
-    dir: &Path,
-    read_only: bool,
-    met: &mut Vec<String>,
-) -> Result<Meta> {
+fn open_meta(kv: &Arc<dyn Kv>, dir: &Path, read_only: bool, met: &mut Vec<String>) -> Result<Meta> {
     let (meta, damaged) = Meta::open_with_damage(Arc::clone(kv))?;
     for damage in damaged {
         let Error::Corrupt { object, detail } = damage else { return Err(damage) };

@@ -150,6 +150,7 @@ fn a_verification_can_be_stopped_between_frames() {
 fn a_container_that_is_freed_meanwhile_is_not_damaged() {
     let (t, id, _) = with_sealed_container();
     t.store.doom(id).unwrap();
+    t.store.freeze();
     let mut sealed = Some(t.store.seal().unwrap());
     let mut free = |_| {
         if let Some(sealed) = sealed.take() {

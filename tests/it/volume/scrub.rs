@@ -12,7 +12,7 @@ use stratafs::error::Error;
 use stratafs::gc;
 use stratafs::scrub::{self, Background, Ended, ScrubOptions, ScrubReport};
 use stratafs::types::{At, ContainerId};
-use stratafs::volume::RenameMode;
+use stratafs::volume::{RenameMode, Volume};
 
 use crate::testkit::{
     KIB, MIB, NO_BACKGROUND_COMMITS, TestVolume, container_files, errno, random_bytes, rot,
@@ -283,6 +283,27 @@ fn scrubs_and_gc_at_once_raise_no_false_alarm() {
     });
     t.assert_content("/keep.jpg", &random_bytes(100, 2 * MIB));
     t.assert_sound();
+}
+
+/// What `rebuild-index` knows to be lost is listed as damaged, and nothing counts as verified.
+#[test]
+fn a_rebuilt_index_lists_what_was_lost() {
+    let mut t = TestVolume::new();
+    t.write_file("/a.bin", &random_bytes(1, 34 * MIB));
+    t.commit().unwrap();
+    assert!(scrub(&t).is_clean());
+    t.close();
+    let sealed = container_files(t.volume_dir()).remove(0);
+    let file = fs::OpenOptions::new().write(true).open(&sealed).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"X", 64).unwrap();
+    Volume::rebuild_index(t.volume_dir(), false, &mut |_| {}).unwrap();
+    t.open_closed();
+    assert_eq!(ledger(&t).values().flatten().count(), 0);
+    let damage = t.damage().unwrap();
+    assert!(damage.chunks > 0 && damage.files[0].path == "a.bin", "{damage:#?}");
+    assert_eq!(scrub(&t).damage, damage);
+    let problems = check::run(&t, CheckOptions::default(), &mut |_| {}).unwrap().problems;
+    assert!(!problems.iter().any(|problem| problem.contains("listed")), "{problems:#?}");
 }
 
 // ---- repair
