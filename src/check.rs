@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::meta;
 use crate::store;
-use crate::volume::Volume;
+use crate::volume::{DamagedFile, Volume};
 
 /// Problems listed one by one; further ones are only counted.
 const PROBLEMS_MAX: usize = 1000;
@@ -105,5 +105,7 @@ pub fn run(
             report.add(found.flaws);
         }
     }
+    let damage = volume.damage()?;
+    report.add(damage.files.iter().map(DamagedFile::sentence));
     Ok(report)
 }

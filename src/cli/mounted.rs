@@ -14,6 +14,7 @@ use crate::control::{Client, Ending, MountedInfo, MountedVolume, Request, Respon
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::fuse::{MountOptions, Mounted, check, mount};
+use crate::scrub::Background;
 use crate::sys::process::{Signal, Signals, bound_malloc};
 use crate::vfs::{Vfs, VfsOptions};
 use crate::volume::{OpenOptions, Volume};
@@ -185,9 +186,11 @@ impl Live {
         } else {
             log::info!("Volume mounted");
         }
+        let scrubber = background_scrub(volume, started.is_ok());
         let session = wait_for_end(&receiver, &self.mounted, volume);
         log::info!("Session ended, last commit begins");
         self.ending.begin();
+        drop(scrubber);
         self.server.drain();
         let closed = volume.shutdown();
         match &closed {
@@ -198,6 +201,12 @@ impl Live {
         self.server.finish();
         closed.and(session).and(started)
     }
+}
+
+/// Scrubs while mounted; a volume that cannot be scrubbed in the background can still be used.
+fn background_scrub(volume: &Arc<Volume>, started: bool) -> Option<Background> {
+    let scrubber = started.then(|| Background::start(volume))?;
+    scrubber.inspect_err(|e| log::warn!("Scrub in the background does not start cause={e}")).ok()
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {

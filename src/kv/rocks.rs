@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// Memtable of one table. With two per table, most tables idle, and `write_buffer_bytes` over all
 /// of them as the real bound.
 const TABLE_WRITE_BUFFER_BYTES: usize = 16 * 1024 * 1024;
-/// Memory is handed to a memtable in pieces of this size; 14 idle tables must not add up.
+/// Memory is handed to a memtable in pieces of this size; 16 idle tables must not add up.
 const ARENA_BLOCK_BYTES: usize = 256 * 1024;
 /// One row group per read: larger than RocksDB's 4 KiB because neighbours are wanted together.
 const SCAN_BLOCK_BYTES: usize = 8 * 1024;

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use super::Store;
+use super::ledger::audit_damaged;
 use super::rows::{ChunkRow, ContainerRow, ContainerState, FingerprintRow, Health, parse_key};
 use crate::error::Result;
 use crate::kv::{KeyRange, Kv, Order, Table};
@@ -20,6 +21,8 @@ pub struct Audit {
     /// What does not fit together, one sentence each.
     pub problems: Vec<String>,
     raw_lens: Vec<u32>,
+    /// Chunks whose rows say that they are damaged.
+    bad: u64,
 }
 
 impl Audit {
@@ -41,6 +44,7 @@ pub fn audit(kv: &dyn Kv, store: &Store) -> Result<Audit> {
     let containers = audit.containers(kv, store)?;
     audit.chunks(kv, &containers)?;
     audit.fingerprints(kv)?;
+    audit_damaged(kv, audit.bad, &mut audit.problems)?;
     Ok(audit)
 }
 
@@ -125,6 +129,7 @@ impl Audit {
             Some(_) => {}
         }
         if row.health != Health::Good {
+            self.bad += 1;
             self.problems.push(format!("Chunk {chunk} is known to be damaged"));
             return Ok(());
         }

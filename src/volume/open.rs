@@ -183,6 +183,8 @@ impl Volume {
             frozen: Mutex::new(None),
             marks: RwLock::new(None),
             maintenance: Mutex::new(()),
+            scrub_turn: super::upkeep::ScrubTurn::default(),
+            told_reads: super::upkeep::ToldReads::default(),
             signal: Arc::default(),
             reaper: Arc::default(),
             threads: Mutex::default(),
@@ -322,12 +324,7 @@ fn tolerate(damage: Error, read_only: bool, met: &mut Vec<String>) -> Result<()>
     Ok(())
 }
 
-fn open_meta(
-    kv: &Arc<dyn Kv>,
-    dir: &Path,
-    read_only: bool,
-    met: &mut Vec<String>,
-) -> Result<Meta> {
+fn open_meta(kv: &Arc<dyn Kv>, dir: &Path, read_only: bool, met: &mut Vec<String>) -> Result<Meta> {
     let (meta, damaged) = Meta::open_with_damage(Arc::clone(kv))?;
     for damage in damaged {
         let Error::Corrupt { object, detail } = damage else { return Err(damage) };

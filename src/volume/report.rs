@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Volume;
 use super::open::Counters;
+use super::upkeep::Verified;
 use crate::classify::Facts;
 use crate::error::Result;
 use crate::kv::Kv;
@@ -48,6 +49,8 @@ pub struct Status {
     pub containers: u64,
     /// Their bytes.
     pub stored_bytes: u64,
+    /// What was verified when.
+    pub verified: Verified,
     /// Its shards.
     pub shards: Vec<ShardInfo>,
 }
@@ -177,6 +180,7 @@ impl Volume {
             dirty_bytes: self.files.dirty_bytes() as u64,
             containers: containers.len() as u64,
             stored_bytes: containers.iter().map(|(_, row)| row.bytes).sum(),
+            verified: self.verified()?,
             shards: self.shard_list()?,
         })
     }

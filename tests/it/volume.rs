@@ -9,3 +9,4 @@ mod opening;
 mod removal;
 mod room;
 mod usage;
+mod scrub;
