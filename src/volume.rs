@@ -72,8 +72,8 @@ pub use rebuild::RebuildReport;
 pub use report::{ClassReport, Explanation, ShardInfo, StatsReport, Status};
 pub use space::VolumeSpace;
 pub use superblock::{FORMAT_VERSION, SUPERBLOCK_FILE};
-pub use usage::{Amount, SnapshotUsage};
 pub use upkeep::{Pass, Turn, Verified};
+pub use usage::{Amount, SnapshotUsage};
 
 /// An open volume.
 pub struct Volume {

@@ -14,7 +14,7 @@ use super::format::{count, percent, plain, size};
 use super::mountpoint;
 use super::output::Output;
 use crate::config::parse_size;
-use crate::control::{Client, Name, Request, Response, call_until, iso_utc};
+use crate::control::{Client, Name, Request, Response, call_until};
 use crate::error::{Error, Result};
 use crate::scrub::{Ended, RepairReport, ScrubReport, ScrubState};
 use crate::sys::process::Signals;
@@ -231,7 +231,7 @@ pub(super) fn verified(verified: &Verified) -> String {
 
 /// A day and a minute: `2026-11-20 10:11Z`.
 fn day(secs: u64) -> String {
-    let iso = iso_utc(Timestamp { secs: i64::try_from(secs).unwrap_or(i64::MAX), nanos: 0 });
+    let iso = Timestamp { secs: i64::try_from(secs).unwrap_or(i64::MAX), nanos: 0 }.iso_utc();
     iso.get(..16).map_or(iso.clone(), |minute| format!("{}Z", minute.replace('T', " ")))
 }
 
