@@ -19,6 +19,7 @@ pub use protocol::{
     Reply, Request, Response, SnapshotInfo, SnapshotSpace, decode_reply, decode_request,
     encode_reply, encode_request,
 };
+pub use scrubs::{ScrubAnswer, ScrubRequest};
 pub use server::{CONNECTIONS_MAX, Serve, Server};
 
 use std::ffi::OsStr;
@@ -176,9 +177,7 @@ pub fn serve_request(
             Response::Check(Box::new(report))
         }
         Request::Gc => Response::Gc(Box::new(gc::run(volume)?)),
-        Request::Scrub { .. } | Request::ScrubStatus | Request::ScrubRepair { .. } => {
-            scrubs::serve(volume, mounted, request, progress, gone)?
-        }
+        Request::Scrub(request) => scrubs::serve(volume, mounted, request, progress, gone)?,
         Request::Umount { .. } => unreachable!("answered above"),
     })
 }

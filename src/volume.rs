@@ -72,8 +72,8 @@ pub use rebuild::RebuildReport;
 pub use report::{ClassReport, Explanation, ShardInfo, StatsReport, Status};
 pub use space::VolumeSpace;
 pub use superblock::{FORMAT_VERSION, SUPERBLOCK_FILE};
-pub use usage::{Amount, SnapshotUsage};
 pub use upkeep::{Pass, Turn, Verified};
+pub use usage::{Amount, SnapshotUsage};
 
 /// An open volume.
 pub struct Volume {
@@ -106,10 +106,7 @@ pub struct Volume {
     /// The txg that is being made durable, or waits for room.
     frozen: Mutex<Option<Frozen>>,
     marks: RwLock<Option<Arc<Marks>>>,
-    /// Held by gc and check: they must not run at the same time.
-    maintenance: Mutex<()>,
-    scrub_turn: upkeep::ScrubTurn,
-    told_reads: upkeep::ToldReads,
+    upkeep: upkeep::Upkeep,
     signal: Arc<CommitSignal>,
     reaper: Arc<Background>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,

@@ -81,7 +81,7 @@ impl Volume {
     /// # Errors
     /// `Busy` if one of them is running.
     pub fn maintenance(&self) -> Result<MutexGuard<'_, ()>> {
-        self.maintenance.try_lock().ok_or_else(|| Error::Busy {
+        self.upkeep.maintenance.try_lock().ok_or_else(|| Error::Busy {
             what: "Another gc or check of this volume is running; wait until it is done".to_owned(),
         })
     }

@@ -8,5 +8,5 @@ mod instants;
 mod opening;
 mod removal;
 mod room;
-mod usage;
 mod scrub;
+mod usage;
