@@ -640,7 +640,7 @@ impl<'a> Work<'a> {
         })
     }
 
-    fn gc(&mut self) -> Result<()> {
+    pub fn gc(&mut self) -> Result<()> {
         self.log.push("gc".into());
         self.durably(|work| gc::run(work.volume()).map(drop))
     }
