@@ -21,8 +21,9 @@ use parking_lot::{Condvar, Mutex};
 
 use super::Volume;
 use super::open::Counters;
+use crate::env::Point;
 use crate::error::{Error, Result};
-use crate::kv::Table;
+use crate::kv::{Batch, Table};
 use crate::store::Sealed;
 
 /// Who waits for which commit. Numbers count commits begun since the volume was opened.
@@ -38,6 +39,8 @@ struct SignalState {
     requested: u64,
     begun: u64,
     completed: u64,
+    /// Callers that wait.
+    waiting: usize,
     /// Why the last commit failed, if it did.
     failure: Option<Error>,
     stop: bool,
@@ -77,9 +80,11 @@ impl CommitSignal {
         let mine = state.begun + 1;
         state.requested = state.requested.max(mine);
         self.wanted.notify_one();
+        state.waiting += 1;
         while state.completed < mine && !state.stop {
             self.done.wait(&mut state);
         }
+        state.waiting -= 1;
         match &state.failure {
             Some(failure) => Err(failure.clone()),
             None if state.completed < mine => {
@@ -148,6 +153,12 @@ impl Volume {
         self.signal.wait()
     }
 
+    /// Callers that wait for a commit right now.
+    #[must_use]
+    pub fn commit_waiters(&self) -> usize {
+        self.signal.state.lock().waiting
+    }
+
     /// Waits for a commit that begins from now on; says how it ended.
     pub(super) fn signal_and_wait(&self) -> Result<()> {
         self.signal.wait()
@@ -169,12 +180,12 @@ impl Volume {
                 self.refresh_space();
                 e
             }
-            Error::Poisoned { .. } => e,
             e => self.poison(e),
         })
     }
 
     fn try_commit(&self) -> Result<()> {
+        self.env.hit(Point::CommitBegin)?;
         // A shard that was full may have room by now; without this, draining would be refused and
         // the store never asked again.
         self.store.retry();
@@ -185,6 +196,7 @@ impl Volume {
         {
             let _gate = self.gate.write();
             self.drain_files(true)?;
+            self.env.hit(Point::CommitGate)?;
             if self.meta.is_clean() && self.store.is_committed() {
                 return Ok(());
             }
@@ -197,6 +209,10 @@ impl Volume {
 
     /// Makes the frozen txg durable, if there is one.
     fn finish_frozen(&self) -> Result<()> {
+        if self.frozen.lock().is_none() {
+            return Ok(());
+        }
+        self.env.hit(Point::CommitSeal)?;
         let Some(Frozen { counters, sealed }) = self.frozen.lock().take() else { return Ok(()) };
         let sealed = match sealed.map_or_else(|| self.store.seal(), Ok) {
             Ok(sealed) => sealed,
@@ -212,7 +228,7 @@ impl Volume {
         batch.put(Table::Super, &b"counters"[..], written.encode());
         batch.put(Table::Super, &b"totals"[..], self.encode_totals());
         let rows = batch.changes.len();
-        match self.kv.write(batch) {
+        match self.write_batch(batch) {
             Ok(()) => self.witness.note(txg),
             // Whether the batch reached the disk is unknown, but the next try writes the same rows.
             Err(e @ Error::NoSpace { .. }) => {
@@ -224,11 +240,19 @@ impl Volume {
         }
         self.txg.store(txg, Ordering::Release);
         self.meta.committed();
+        self.env.faults().pass(Point::CommitForget);
         self.store.committed(sealed);
+        self.env.faults().pass(Point::CommitDone);
         self.stats.activity.commits.fetch_add(1, Ordering::Relaxed);
         self.refresh_space();
         debug!("Commit done txg={txg} rows={rows}");
         Ok(())
+    }
+
+    fn write_batch(&self, batch: Batch) -> Result<()> {
+        self.env.hit(Point::CommitBatch)?;
+        self.kv.write(batch)?;
+        self.env.hit(Point::CommitWritten)
     }
 
     /// Starts the commit thread and the reaper.
@@ -259,7 +283,13 @@ impl Volume {
             return Ok(());
         }
         self.stop_threads();
-        if self.read_only { Ok(()) } else { self.commit_now() }
+        if self.read_only {
+            return Ok(());
+        }
+        self.env.hit(Point::ShutdownCommit)?;
+        let done = self.commit_now();
+        self.env.faults().pass(Point::ShutdownDone);
+        done
     }
 
     fn stop_threads(&self) {

@@ -12,9 +12,11 @@ use log::info;
 use serde::Serialize;
 
 use super::open::{self, Counters};
+use super::storage::LocalStorage;
 use super::superblock::Superblock;
 use super::{Volume, witness};
 use crate::cursor::put_varint;
+use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::kv::{Batch, Kv, RocksKv, RocksOptions, Table};
 use crate::meta::{self, Meta};
@@ -118,7 +120,7 @@ pub(super) fn interrupted(kv: &dyn Kv, dir: &Path) -> Result<Option<Error>> {
 impl Known {
     fn read(dir: &Path, superblock: &Superblock, kv: Arc<dyn Kv>) -> Result<Self> {
         let (meta, _) = Meta::open_with_damage(Arc::clone(&kv))?;
-        let shards = open::open_shards(dir, superblock.id, &meta)?;
+        let shards = open::open_shards(dir, superblock.id, &meta, &LocalStorage, &Env::system())?;
         let mut last_chunk = None;
         let audit = meta::audit(&*kv, &mut |r| last_chunk = last_chunk.max(Some(r.chunk.0)))?;
         let last_snapshot = meta.read().snapshots().last().map_or(SnapshotId(0), |s| s.id);
