@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-pub use audit::{Audit, ChunkRef, audit};
+pub use audit::{Audit, ChunkRef, PASS_INODES, audit, each_reference};
 pub use edit::Edit;
 pub use record::{Reap, ShardRow};
 pub use view::View;

@@ -46,7 +46,7 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 
-pub use self::audit::{Audit, audit};
+pub use self::audit::{Audit, WINDOW_CHUNKS, Window};
 pub use self::commit::Sealed;
 pub use self::container::{ContainerHeader, PlacedFrame};
 pub use self::frame::{FrameDirectory, FrameEntry};

@@ -9,9 +9,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::cache::FrameCache;
 use super::pending::{Lane, Pending};
 use super::queue::Queue;
-use super::rows::{
-    ChunkRow, ContainerRow, FingerprintRow, chunk_key, container_key, parse_key,
-};
+use super::rows::{ChunkRow, ContainerRow, FingerprintRow, chunk_key, container_key, parse_key};
 use super::writer::Writer;
 use super::{NextIds, StoreOptions};
 use crate::error::{Error, Result};

@@ -421,8 +421,7 @@ fn verifies(source: &Source<'_>, frame: &PlacedFrame, row: &ChunkRow) -> Result<
     }
     let raw = decode(directory.codec, &payload, directory.raw_len as usize);
     let start = row.offset as usize;
-    let chunk = raw.ok().and_then(|raw| {
-        raw.get(start..start + row.raw_len as usize).map(Fingerprint::of)
-    });
+    let chunk =
+        raw.ok().and_then(|raw| raw.get(start..start + row.raw_len as usize).map(Fingerprint::of));
     Ok(chunk == Some(row.fingerprint))
 }

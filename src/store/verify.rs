@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::container::{ContainerHeader, HEADER_BYTES};
 use super::core::Core;
+use super::find::{FoundFrames, find_frames};
 use super::reader::{bytes_of, name_of};
 use super::rows::{ChunkRow, ContainerRow, ContainerState};
 use super::scan::read_footer;
@@ -48,6 +49,25 @@ impl Report {
     }
 }
 
+/// What is wrong if a container whose frames are all there holds something else than its row says.
+fn miscounted(id: ContainerId, row: &ContainerRow, found: &FoundFrames) -> Option<String> {
+    if !found.flaws.is_empty() {
+        return None;
+    }
+    let frames = || found.frames.iter().map(|frame| &frame.directory);
+    let chunks: u64 = frames().map(|d| d.entries.len() as u64).sum();
+    let raw: u64 = frames().map(|d| u64::from(d.raw_len)).sum();
+    let stored: u64 = frames().map(|d| u64::from(d.frame_len()) + u64::from(d.padding())).sum();
+    let same = (chunks, raw, stored) == (row.chunks, row.raw_bytes, row.stored_bytes);
+    (!same).then(|| {
+        format!(
+            "Container {id} counts {} chunks of {} bytes, {} stored, and holds {chunks} of {raw}, \
+             {stored} stored",
+            row.chunks, row.raw_bytes, row.stored_bytes
+        )
+    })
+}
+
 /// Chunks of one frame.
 type FrameRows = Vec<(ChunkNo, ChunkRow)>;
 
@@ -55,6 +75,7 @@ impl Core {
     pub(super) fn verify_container(&self, id: ContainerId) -> Result<Report> {
         let row = self.container(id)?;
         let shard = self.shard(row.shard)?;
+        let found = find_frames(&*shard, id, row.bytes);
         let mut report = Report {
             container: id,
             shard: row.shard,
@@ -65,6 +86,7 @@ impl Core {
             flaws: Vec::new(),
         };
         self.verify_edges(id, &row, &*shard, &mut report);
+        report.flaws.extend(found.ok().and_then(|found| miscounted(id, &row, &found)));
         let mut frames: BTreeMap<(u32, u32), FrameRows> = BTreeMap::new();
         for (chunk, at) in self.rows_of(id)? {
             frames.entry((at.frame_offset, at.frame_len)).or_default().push((chunk, at));

@@ -191,10 +191,7 @@ impl Volume {
         let store = Store::open(
             Arc::clone(&kv),
             shards.iter().map(|s| (s.id, Arc::clone(&s.shard))).collect(),
-            StoreOptions {
-                read_only: options.read_only,
-                ..store_options(&config, superblock.id)
-            },
+            StoreOptions { read_only: options.read_only, ..store_options(&config, superblock.id) },
             counters.next,
             Arc::clone(&stats),
         )?;
@@ -363,12 +360,7 @@ fn tolerate(damage: Error, read_only: bool, met: &mut Vec<String>) -> Result<()>
     Ok(())
 }
 
-fn open_meta(
-    kv: &Arc<dyn Kv>,
-    dir: &Path,
-    read_only: bool,
-    met: &mut Vec<String>,
-) -> Result<Meta> {
+fn open_meta(kv: &Arc<dyn Kv>, dir: &Path, read_only: bool, met: &mut Vec<String>) -> Result<Meta> {
     let (meta, damaged) = Meta::open_with_damage(Arc::clone(kv))?;
     for damage in damaged {
         let Error::Corrupt { object, detail } = damage else { return Err(damage) };

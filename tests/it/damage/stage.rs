@@ -270,9 +270,9 @@ fn take_a_file(volume: &Arc<Volume>) -> bool {
 
 fn keeps_it(copy: &Copy) -> bool {
     let Ok(volume) = copy.open(false) else { return false };
-    let read = volume.resolve(At::Live, b"after.mp4").and_then(|stat| {
-        volume.open_file(At::Live, stat.ino)?.read(0, 100 * KIB)
-    });
+    let read = volume
+        .resolve(At::Live, b"after.mp4")
+        .and_then(|stat| volume.open_file(At::Live, stat.ino)?.read(0, 100 * KIB));
     let kept = read.is_ok_and(|bytes| bytes == random_bytes(77, 100 * KIB));
     close(volume);
     kept
