@@ -16,6 +16,8 @@
 mod audit;
 mod cursor;
 mod edit;
+#[doc(hidden)]
+pub mod fuzz;
 mod key;
 mod layers;
 mod overlay;

@@ -26,6 +26,8 @@ mod container;
 mod core;
 mod find;
 mod frame;
+#[doc(hidden)]
+pub mod fuzz;
 mod pending;
 mod queue;
 mod reader;

@@ -24,6 +24,8 @@ mod commit;
 mod dirty;
 mod extent;
 mod files;
+#[doc(hidden)]
+pub mod fuzz;
 mod hints;
 mod marks;
 mod names;

@@ -35,7 +35,7 @@ const LEN: usize = 64;
 /// | 16 | 16 | volume | id of the volume |
 /// | 32 | 28 | zero | |
 /// | 60 | 4 | crc | CRC-32C of bytes 0..60 |
-fn encode(volume: VolumeId, txg: u64) -> [u8; LEN] {
+pub(super) fn encode(volume: VolumeId, txg: u64) -> [u8; LEN] {
     let mut bytes = [0; LEN];
     bytes[..8].copy_from_slice(MAGIC);
     bytes[8..16].copy_from_slice(&txg.to_le_bytes());

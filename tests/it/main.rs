@@ -5,6 +5,7 @@
 mod bad_input;
 mod cli;
 mod damage;
+mod fuzz;
 mod model;
 mod mounted;
 mod snapshots;
