@@ -6,6 +6,7 @@
 //! Relies on: a [`Config`] that was loaded or is the default. Does not: read files, remember them,
 //! or know what a shard is beyond its name. `globset` lives here.
 
+mod glob;
 mod magic;
 mod names;
 mod place;
@@ -15,6 +16,7 @@ mod temp;
 mod tests;
 
 pub use crate::config::{Chunking, ClassSpec, CodecSetting};
+pub use glob::NameGlob;
 pub use place::pick_shard;
 pub use temp::{is_rsync_temp, strip_temp_suffix};
 

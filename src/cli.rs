@@ -14,6 +14,7 @@ mod mountpoint;
 mod output;
 mod rebuild;
 mod show;
+mod snapshots;
 
 use std::env;
 use std::ffi::OsString;
@@ -27,7 +28,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use serde_json::json;
 
-use self::args::{ClassCommand, Cli, Command, Global, MountArgs, ShardCommand, SnapshotCommand};
+use self::args::{ClassCommand, Cli, Command, Global, MountArgs, ShardCommand};
 use self::logging::Talk;
 use self::mountpoint::Place;
 use self::output::Output;
@@ -108,7 +109,8 @@ fn run(cli: Cli, line: &[OsString]) -> Result<u8> {
         Command::RebuildIndex { volume, dry_run } => {
             return rebuild::run(&volume.volume, dry_run, output);
         }
-        Command::Snapshot(command) => snapshot_request(command),
+        Command::Snapshot(command) => snapshots::request(command)?,
+        Command::Prune(args) => snapshots::prune(args),
         Command::Status(volume) => (volume, Request::Status),
         Command::Class(command) => class_request(command)?,
         Command::Shard(command) => shard_request(command),
@@ -125,22 +127,6 @@ fn run(cli: Cli, line: &[OsString]) -> Result<u8> {
 
 fn bytes(name: OsString) -> Name {
     Name(name.into_vec())
-}
-
-fn snapshot_request(command: SnapshotCommand) -> (args::VolumeArg, Request) {
-    match command {
-        SnapshotCommand::Create { volume, name } => {
-            (volume, Request::SnapshotCreate { name: bytes(name) })
-        }
-        SnapshotCommand::List(volume) => (volume, Request::SnapshotList),
-        SnapshotCommand::Delete { volume, names } => {
-            let names = names.into_iter().map(bytes).collect();
-            (volume, Request::SnapshotDelete { names })
-        }
-        SnapshotCommand::Rename { volume, old, new } => {
-            (volume, Request::SnapshotRename { old: bytes(old), new: bytes(new) })
-        }
-    }
 }
 
 fn class_request(command: ClassCommand) -> Result<(args::VolumeArg, Request)> {
@@ -307,7 +293,7 @@ mod tests {
             OsStr::from_bytes(b"b"),
         ]);
         let Command::Snapshot(command) = cli.unwrap().command else { panic!("not a snapshot") };
-        let (volume, request) = snapshot_request(command);
+        let (volume, request) = snapshots::request(command).unwrap();
         let names = vec![Name(b"a\xff".to_vec()), Name(b"b".to_vec())];
         assert_eq!(request, Request::SnapshotDelete { names });
         assert_eq!(volume.volume, Path::new("/v"));

@@ -9,12 +9,14 @@ mod client;
 mod ending;
 mod protocol;
 mod server;
+mod snapshots;
 
 pub use client::{Client, SOCKET_NAME};
 pub use ending::Ending;
 pub use protocol::{
-    ClassInfo, Name, PROTOCOL_VERSION, REQUEST_BYTES_MAX, Reply, Request, Response, SnapshotInfo,
-    decode_reply, decode_request, encode_reply, encode_request, iso_utc,
+    ClassInfo, KeptSnapshot, Name, PROTOCOL_VERSION, PruneReport, PruneRequest, REQUEST_BYTES_MAX,
+    Reply, Request, Response, SnapshotInfo, SnapshotSpace, decode_reply, decode_request,
+    encode_reply, encode_request,
 };
 pub use server::{CONNECTIONS_MAX, Serve, Server};
 
@@ -29,7 +31,7 @@ use crate::check::CheckOptions;
 use crate::config::{Chunking, ClassSpec, CodecSetting};
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::types::{At, Snapshot};
+use crate::types::At;
 use crate::volume::{OpenOptions, Volume};
 use crate::{check, gc};
 
@@ -121,17 +123,14 @@ pub fn serve_request(
         });
     }
     Ok(match request {
-        Request::SnapshotCreate { name } => {
-            Response::Snapshot((&volume.snapshot_create(&name.0)?).into())
-        }
-        Request::SnapshotList => {
-            Response::Snapshots(volume.snapshots().iter().map(SnapshotInfo::from).collect())
-        }
-        Request::SnapshotDelete { names } => delete_snapshots(volume, &names)?,
-        Request::SnapshotRename { old, new } => {
-            volume.snapshot_rename(&old.0, &new.0)?;
-            Response::Snapshot((&named(volume, &new)?).into())
-        }
+        request @ (Request::SnapshotCreate { .. }
+        | Request::SnapshotList { .. }
+        | Request::SnapshotWouldFree { .. }
+        | Request::SnapshotDelete { .. }
+        | Request::SnapshotRename { .. }
+        | Request::SnapshotHold { .. }
+        | Request::SnapshotLock { .. }
+        | Request::Prune(_)) => snapshots::serve(volume, request, progress)?,
         Request::Status => {
             let mut status = volume.status()?;
             status.mounted_on = mounted.map(|m| m.mountpoint.to_string_lossy().into_owned());
@@ -178,23 +177,6 @@ fn unmount(volume: &Arc<Volume>, mounted: Option<&MountedInfo>, lazy: bool) -> R
     mounted.ending.wait().map(|()| Response::Unmounted)
 }
 
-fn named(volume: &Volume, name: &Name) -> Result<Snapshot> {
-    volume
-        .snapshot_named(&name.0)
-        .ok_or_else(|| Error::not_found(format!("snapshot {name} in {}", volume.dir().display())))
-}
-
-fn delete_snapshots(volume: &Volume, names: &[Name]) -> Result<Response> {
-    for (at, name) in names.iter().enumerate() {
-        named(volume, name)?;
-        if names[..at].contains(name) {
-            return Err(Error::invalid(format!("Snapshot {name} is named twice")));
-        }
-    }
-    names.iter().try_for_each(|name| volume.snapshot_delete(&name.0))?;
-    Ok(Response::Deleted(names.len()))
-}
-
 /// The state and the path inside the volume that a command line means: a path below the mountpoint
 /// loses it, and `.snapshots/NAME/` at its beginning names a snapshot.
 fn place<'a>(
@@ -206,10 +188,12 @@ fn place<'a>(
     let below = mounted.and_then(|m| below(path, m.mountpoint.as_os_str().as_bytes()));
     let path = below.unwrap_or(path);
     if let Some(name) = snapshot {
-        return Ok((At::Epoch(named(volume, name)?.epoch), path));
+        return Ok((At::Epoch(snapshots::named(volume, name)?.epoch), path));
     }
     match in_snapshot(path) {
-        Some((name, rest)) => Ok((At::Epoch(named(volume, &Name(name.to_vec()))?.epoch), rest)),
+        Some((name, rest)) => {
+            Ok((At::Epoch(snapshots::named(volume, &Name(name.to_vec()))?.epoch), rest))
+        }
         None => Ok((At::Live, path)),
     }
 }

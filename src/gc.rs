@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::store::ContainerState;
 use crate::types::ContainerId;
-use crate::volume::{Marking, Volume};
+use crate::volume::{Amount, Marking, Volume};
 
 /// Rows looked at between two chances for others to run.
 const PIECE_ROWS: usize = 4096;
@@ -29,6 +29,8 @@ pub struct GcReport {
     pub chunks_marked: u64,
     /// Chunk numbers given out before the run.
     pub chunks_total: u64,
+    /// Chunks found that nothing refers to; their containers may be freed now or later.
+    pub unused: Amount,
     /// Containers freed.
     pub containers_freed: u64,
     /// Their bytes.
@@ -67,6 +69,7 @@ pub fn run(volume: &Volume) -> Result<GcReport> {
     let strays = marking.free_strays()?;
     report.containers_freed += strays.freed;
     report.freed_bytes += strays.freed_bytes;
+    report.unused = marking.unused()?;
     close_dead(volume, &marking)?;
     sweep(volume, &marking, &mut report)?;
     report.chunks_marked = marking.marks().count();

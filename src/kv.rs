@@ -196,7 +196,8 @@ pub trait Kv: Send + Sync {
     /// Applies the whole batch or nothing, durable on return.
     ///
     /// # Errors
-    /// `Kv`; the caller must treat the database as unusable for writing afterwards.
+    /// `NoSpace`: whether the batch was written is unknown, and the very same batch may be tried
+    /// again. `Kv`: the caller must treat the database as unusable for writing afterwards.
     fn write(&self, batch: Batch) -> Result<()>;
 
     /// Sizes for `stats`.

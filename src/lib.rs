@@ -20,6 +20,7 @@ pub mod ingest;
 pub mod kv;
 pub mod limits;
 pub mod meta;
+pub mod retain;
 pub mod shard;
 pub mod stats;
 pub mod store;

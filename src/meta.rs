@@ -20,6 +20,7 @@ mod edit;
 pub mod fuzz;
 mod key;
 mod layers;
+mod lives;
 mod overlay;
 mod record;
 mod state;
@@ -36,6 +37,7 @@ use parking_lot::RwLock;
 
 pub use audit::{Audit, ChunkRef, PASS_INODES, audit, each_reference};
 pub use edit::Edit;
+pub use lives::{Life, extent_lives, snapshots};
 pub use record::{Reap, ShardRow};
 pub use view::View;
 

@@ -35,6 +35,7 @@ mod rebuild;
 mod recover;
 mod rows;
 mod scan;
+mod share;
 mod strays;
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,7 @@ pub use self::frame::{FrameDirectory, FrameEntry};
 pub use self::rebuild::{ChunkSet, OldContainers, Rebuild, Rebuilt, old_containers, rebuild};
 pub use self::rows::{ChunkRow, ContainerRow, ContainerState, Health};
 pub use self::scan::{FrameScan, read_footer, scan_frames};
+pub use self::share::each_share;
 pub use self::strays::StrayReport;
 pub use self::verify::{DamagedChunk, Report};
 
@@ -154,7 +156,7 @@ impl Store {
     /// Opens the store as the last commit left it: cuts open containers to their committed length,
     /// and deletes containers without a row, which a crash left. One that may hold what a lost row
     /// spoke of is kept until [`Store::free_strays`]. A damaged open container is closed, not
-    /// refused.
+    /// refused. Read-only it touches nothing: what no row covers is not read either.
     ///
     /// # Errors
     /// `Corrupt` if rows do not parse or contradict `next`; what `kv` and the shards say.
@@ -282,6 +284,13 @@ impl Store {
         self.core.retry();
     }
 
+    /// Ends the open txg: containers doomed until now go with the next [`Store::seal`], later ones
+    /// with the one after. Called in the moment in which the metadata is frozen: the deletions that
+    /// emptied a container may be in the txg after the one that is sealed now.
+    pub fn freeze(&self) {
+        self.core.pending.lock().freeze();
+    }
+
     /// Closes groups, waits for the workers, makes all containers durable, and returns what the
     /// commit's batch must carry. Puts may go on meanwhile; those that returned before the call
     /// are in the batch.
@@ -325,10 +334,10 @@ impl Store {
         self.core.cache.bytes()
     }
 
-    /// Where a chunk lies.
+    /// Where a chunk lies, as its row says.
     ///
     /// # Errors
-    /// As [`Store::read`].
+    /// `Corrupt` if it has no row; `Kv`.
     pub fn place_of(&self, chunk: ChunkNo) -> Result<ChunkPlace> {
         let (row, shard, class) = match self.core.locate(chunk)? {
             Spot::Waiting { raw, lane: (shard, class) } => {
@@ -337,15 +346,12 @@ impl Store {
             }
             Spot::Stored { row, lane: (shard, class), .. } => (row, shard, class),
         };
-        let directory = self.core.directory(chunk, &row, shard)?;
-        let share = u64::from(directory.frame_len()) * u64::from(row.raw_len);
-        let share = share / u64::from(directory.raw_len);
         Ok(ChunkPlace {
             container: Some(row.container),
             shard,
             class,
             raw_len: row.raw_len,
-            stored_len: u32::try_from(share).unwrap_or(u32::MAX),
+            stored_len: u32::try_from(row.stored_share()).unwrap_or(u32::MAX),
         })
     }
 
@@ -386,8 +392,8 @@ impl Store {
     }
 
     /// Forgets a sealed container. Nobody may refer to the chunks that have their place there, now
-    /// or later. Their fingerprints are unknown from now on; the rows go with the next sealed
-    /// batch, the file with its [`Store::committed`]. Holds 8 bytes per chunk until then: doom a
+    /// or later. Their fingerprints are unknown from now on; after [`Store::freeze`] the rows go
+    /// with the next sealed batch, the file with its [`Store::committed`]. Holds 8 bytes per chunk until then: doom a
     /// bounded number of containers per commit.
     ///
     /// # Errors

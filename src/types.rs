@@ -120,6 +120,32 @@ pub struct Timestamp {
     pub nanos: u32,
 }
 
+impl Timestamp {
+    /// `2026-11-03T10:11:12.000000005Z`.
+    #[must_use]
+    pub fn iso_utc(self) -> String {
+        let (days, second) = (self.secs.div_euclid(86_400), self.secs.rem_euclid(86_400));
+        // Days to civil date: Howard Hinnant's algorithm, in i128 so that no time overflows.
+        let shifted = i128::from(days) + 719_468;
+        let era = shifted.div_euclid(146_097);
+        let day_of_era = shifted.rem_euclid(146_097);
+        let year_of_era =
+            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let shifted_month = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+        let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+        let year = year_of_era + era * 400 + i128::from(month <= 2);
+        format!(
+            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:09}Z",
+            second / 3600,
+            second / 60 % 60,
+            second % 60,
+            self.nanos
+        )
+    }
+}
+
 /// What an inode is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -243,8 +269,10 @@ pub struct Snapshot {
     pub epoch: Epoch,
     /// When it was taken.
     pub time: Timestamp,
-    /// Reserved; 0.
-    pub flags: u32,
+    /// Held: it cannot be deleted until it is released.
+    pub held: bool,
+    /// Nobody can delete it before this second.
+    pub locked_until: Option<i64>,
 }
 
 /// 16 random bytes that name a volume.

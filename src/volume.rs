@@ -27,6 +27,7 @@ mod files;
 #[doc(hidden)]
 pub mod fuzz;
 mod hints;
+mod init;
 mod marks;
 mod names;
 mod open;
@@ -37,6 +38,7 @@ mod resize;
 mod snapshots;
 mod space;
 mod superblock;
+mod usage;
 mod witness;
 mod write;
 
@@ -59,16 +61,17 @@ use crate::stats::Stats;
 use crate::store::Store;
 use crate::types::{At, Cookie, Epoch, FileKind, Ino, Inode, ShardId, Timestamp, Txg, VolumeId};
 
-use commit::{Background, CommitSignal};
+use commit::{Background, CommitSignal, Frozen};
 use files::{FileNode, FileTable};
 use hints::NameHints;
+pub use init::InitOptions;
 pub use marks::{Marking, Marks};
-use open::Counters;
-pub use open::{InitOptions, OpenOptions};
+pub use open::OpenOptions;
 pub use rebuild::RebuildReport;
 pub use report::{ClassReport, Explanation, ShardInfo, StatsReport, Status};
 pub use space::VolumeSpace;
 pub use superblock::{FORMAT_VERSION, SUPERBLOCK_FILE};
+pub use usage::{Amount, SnapshotUsage};
 
 /// An open volume.
 pub struct Volume {
@@ -98,8 +101,8 @@ pub struct Volume {
     accepted: AtomicU64,
     /// Free bytes beyond the reserve where the metadata lies.
     meta_usable: AtomicU64,
-    /// Counters of the frozen txg, while there is one.
-    frozen: Mutex<Option<Counters>>,
+    /// The txg that is being made durable, or waits for room.
+    frozen: Mutex<Option<Frozen>>,
     marks: RwLock<Option<Arc<Marks>>>,
     /// Held by gc and check: they must not run at the same time.
     maintenance: Mutex<()>,
@@ -273,6 +276,12 @@ impl Volume {
     #[must_use]
     pub fn classifier(&self) -> &Classifier {
         &self.classifier
+    }
+
+    /// What its clock shows.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.env.now()
     }
 
     /// Counters.

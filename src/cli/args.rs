@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::retain::{Keep, Within};
+
 const EXIT_CODES: &str = "\
 Exit codes:
    0  done
@@ -13,7 +15,7 @@ Exit codes:
    3  not a volume, or the directory is not usable as one
    4  format version or feature flag that this program does not know
    5  damaged metadata or data
-   6  busy: mounted or used by another process, files open below the mountpoint
+   6  busy: mounted, used by another process, files open below the mountpoint, snapshot held
    7  cannot mount: the mountpoint or FUSE is not usable
    8  configuration file does not load
    9  shard missing, foreign or unknown
@@ -81,7 +83,7 @@ pub(super) enum Command {
         #[arg(short, long)]
         lazy: bool,
     },
-    /// Take, list, delete and rename snapshots
+    /// Take, list, delete, rename, hold and lock snapshots
     #[command(subcommand, after_help = SNAPSHOT_HELP)]
     Snapshot(SnapshotCommand),
     /// Show what the volume is, where it is mounted and whether it is well
@@ -110,6 +112,8 @@ pub(super) enum Command {
         #[arg(long)]
         read_data: bool,
     },
+    /// Delete the snapshots that a retention policy does not keep
+    Prune(PruneArgs),
     /// Free the space of data that no file and no snapshot needs any more
     #[command(after_help = "Works while mounted and in use.")]
     Gc(VolumeArg),
@@ -179,8 +183,12 @@ const SNAPSHOT_HELP: &str = "\
 Examples:
   stratafs snapshot create /mnt before-upgrade
   stratafs snapshot list /backup/vol
+  stratafs snapshot list /backup/vol --no-space
+  stratafs snapshot delete /mnt monday tuesday --dry-run
   stratafs snapshot delete /mnt monday tuesday
   stratafs snapshot rename /mnt monday week-12
+  stratafs snapshot hold /mnt week-12
+  stratafs snapshot lock /mnt week-12 --until 2027-01-31
 On the mount the same is done by mkdir, ls, rmdir and mv in .snapshots.";
 
 #[derive(Debug, Subcommand)]
@@ -192,12 +200,21 @@ pub(super) enum SnapshotCommand {
         /// Its name: 1 to 255 bytes without a slash
         name: OsString,
     },
-    /// List the snapshots, oldest first
-    List(VolumeArg),
-    /// Delete snapshots; their space comes back with gc
+    /// List the snapshots, oldest first, and what each of them alone holds
+    List {
+        #[command(flatten)]
+        volume: VolumeArg,
+        /// Do not count what they hold: at once, however large the volume is
+        #[arg(long)]
+        no_space: bool,
+    },
+    /// Delete snapshots, all of them or none; their space comes back with gc
     Delete {
         #[command(flatten)]
         volume: VolumeArg,
+        /// Only say what deleting them together would free
+        #[arg(short = 'n', long)]
+        dry_run: bool,
         /// Their names
         #[arg(required = true, value_name = "NAME")]
         names: Vec<OsString>,
@@ -211,6 +228,77 @@ pub(super) enum SnapshotCommand {
         /// Its name from now on
         new: OsString,
     },
+    /// Keep a snapshot from being deleted until it is released
+    Hold {
+        #[command(flatten)]
+        volume: VolumeArg,
+        /// Its name
+        name: OsString,
+    },
+    /// Let a held snapshot go
+    Release {
+        #[command(flatten)]
+        volume: VolumeArg,
+        /// Its name
+        name: OsString,
+    },
+    /// Keep everybody from deleting or renaming a snapshot up to a date; this cannot be taken back
+    Lock {
+        #[command(flatten)]
+        volume: VolumeArg,
+        /// Its name
+        name: OsString,
+        /// The date: 2027-01-31 (its midnight), 2027-01-31T18:00, 2027-01-31T18:00:00Z
+        #[arg(long, value_name = "DATE")]
+        until: String,
+    },
+}
+
+const PRUNE_HELP: &str = "\
+A snapshot stays if any option keeps it. The newest of each of the last N hours, days, weeks,
+months or years that have one stays; weeks begin on Monday, all in local time. While an option
+has not found its N, the oldest snapshot stays, too. N may be \"unlimited\". --keep-within counts
+from the newest snapshot, in years, months, days and hours as in 1y5m7d2h. Snapshots that are
+held or locked stay. The words mean what they mean to `restic forget`.
+
+Examples:
+  stratafs prune /mnt --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --dry-run
+  stratafs prune /mnt --name 'auto-*' --keep-within 2d --keep-daily 14
+  stratafs gc /mnt              gives the space back";
+
+#[derive(Debug, Args)]
+#[command(after_help = PRUNE_HELP)]
+#[command(group = clap::ArgGroup::new("keep").required(true).multiple(true))]
+pub(super) struct PruneArgs {
+    #[command(flatten)]
+    pub(super) volume: VolumeArg,
+    /// Keep the newest N
+    #[arg(long, value_name = "N", group = "keep")]
+    pub(super) keep_last: Option<Keep>,
+    /// Keep the newest of each of the last N hours that have one
+    #[arg(long, value_name = "N", group = "keep")]
+    pub(super) keep_hourly: Option<Keep>,
+    /// Keep the newest of each of the last N days that have one
+    #[arg(long, value_name = "N", group = "keep")]
+    pub(super) keep_daily: Option<Keep>,
+    /// Keep the newest of each of the last N weeks that have one
+    #[arg(long, value_name = "N", group = "keep")]
+    pub(super) keep_weekly: Option<Keep>,
+    /// Keep the newest of each of the last N months that have one
+    #[arg(long, value_name = "N", group = "keep")]
+    pub(super) keep_monthly: Option<Keep>,
+    /// Keep the newest of each of the last N years that have one
+    #[arg(long, value_name = "N", group = "keep")]
+    pub(super) keep_yearly: Option<Keep>,
+    /// Keep all that are not older than this, seen from the newest
+    #[arg(long, value_name = "DURATION", group = "keep")]
+    pub(super) keep_within: Option<Within>,
+    /// Look only at snapshots with such names, as in 'daily-*'
+    #[arg(long, value_name = "GLOB")]
+    pub(super) name: Option<String>,
+    /// Only say what would go, and what that would free
+    #[arg(short = 'n', long)]
+    pub(super) dry_run: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,12 +1,14 @@
 //! Answers as text for people and as JSON for programs.
 
+mod snapshots;
+
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
 use super::format::{Align::Left, Align::Right, Table, count, percent, plain, size};
 use crate::check::CheckReport;
-use crate::control::{ClassInfo, Response, SnapshotInfo};
+use crate::control::{ClassInfo, Response};
 use crate::gc::GcReport;
 use crate::volume::{ClassReport, Explanation, ShardInfo, StatsReport, Status};
 
@@ -16,7 +18,9 @@ pub(super) fn text(response: &Response) -> String {
         Response::Snapshot(_) | Response::Deleted(_) | Response::Unmounted | Response::Detached => {
             String::new()
         }
-        Response::Snapshots(list) => snapshots(list),
+        Response::Snapshots(list) => snapshots::list(list),
+        Response::WouldFree(amount) => snapshots::would_free(amount),
+        Response::Prune(report) => snapshots::prune(report),
         Response::Status(status) => status_text(status),
         Response::Stats(report) => stats(report),
         Response::Classes(list) => classes(list),
@@ -34,6 +38,8 @@ pub(super) fn document(response: &Response) -> serde_json::Result<Value> {
         Response::Snapshot(snapshot) => serde_json::to_value(snapshot)?,
         Response::Snapshots(list) => json!({ "snapshots": list }),
         Response::Deleted(count) => json!({ "deleted": count }),
+        Response::WouldFree(amount) => json!({ "would_free": amount }),
+        Response::Prune(report) => serde_json::to_value(report)?,
         Response::Status(status) => serde_json::to_value(status)?,
         Response::Stats(report) => serde_json::to_value(report)?,
         Response::Classes(list) => json!({ "classes": list }),
@@ -54,15 +60,6 @@ fn facts(facts: &[(&str, String)]) -> String {
         let _ = writeln!(text, "{name:<width$}  {value}");
         text
     })
-}
-
-fn snapshots(list: &[SnapshotInfo]) -> String {
-    let mut table = Table::new(&[("NAME", Left), ("CREATED", Left), ("ID", Right)]);
-    for snapshot in list {
-        let name = plain(&snapshot.name.to_string());
-        table.row([name, to_seconds(&snapshot.created), snapshot.id.to_string()]);
-    }
-    table.render()
 }
 
 /// An ISO time without its fraction of a second.
@@ -313,8 +310,11 @@ fn check(report: &CheckReport) -> String {
 
 fn gc(report: &GcReport) -> String {
     format!(
-        "Freed {} in {} containers, storing {} anew; {} of {} chunks are in use; {} of unused data \
-         left in containers that are mostly in use; {} old versions pruned\n",
+        "Found {} unused in {} chunks. Freed {} in {} containers, storing {} anew; {} of {} chunks \
+         are in use; {} of unused data left in containers that are mostly in use; {} old versions \
+         pruned\n",
+        size(report.unused.stored_bytes),
+        count(report.unused.chunks),
         size(report.freed_bytes),
         count(report.containers_freed),
         size(report.repacked_bytes),

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::check::CheckReport;
 use crate::error::{Error, Result};
 use crate::gc::GcReport;
+use crate::retain::Policy;
 use crate::types::{Snapshot, Timestamp};
-use crate::volume::{Explanation, ShardInfo, StatsReport, Status};
+use crate::volume::{Amount, Explanation, ShardInfo, StatsReport, Status};
 
 /// Version of the protocol; both ends must speak the same.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -102,7 +103,31 @@ pub enum Request {
         name: Name,
     },
     /// All snapshots.
-    SnapshotList,
+    SnapshotList {
+        /// Count what each of them holds, too.
+        space: bool,
+    },
+    /// What deleting these snapshots together would free.
+    SnapshotWouldFree {
+        /// Their names.
+        names: Vec<Name>,
+    },
+    /// Keep a snapshot from being deleted, or let it go.
+    SnapshotHold {
+        /// Its name.
+        name: Name,
+        /// Whether it is held from now on.
+        held: bool,
+    },
+    /// Keep a snapshot from being deleted or renamed up to a date.
+    SnapshotLock {
+        /// Its name.
+        name: Name,
+        /// The date, in seconds since 1970.
+        until: i64,
+    },
+    /// Delete the snapshots that a policy does not keep.
+    Prune(PruneRequest),
     /// Delete snapshots: all of them or, when one does not exist, none.
     SnapshotDelete {
         /// Their names.
@@ -161,10 +186,15 @@ impl Request {
             Self::SnapshotCreate { .. }
             | Self::SnapshotDelete { .. }
             | Self::SnapshotRename { .. }
+            | Self::SnapshotHold { .. }
+            | Self::SnapshotLock { .. }
+            | Self::Prune(PruneRequest { dry_run: false, .. })
             | Self::ShardAdd { .. }
             | Self::Gc
             | Self::Umount { .. } => true,
-            Self::SnapshotList
+            Self::SnapshotList { .. }
+            | Self::SnapshotWouldFree { .. }
+            | Self::Prune(_)
             | Self::Status
             | Self::Stats
             | Self::ClassList
@@ -179,7 +209,12 @@ impl Request {
     pub fn verb(&self) -> &'static str {
         match self {
             Self::SnapshotCreate { .. } => "snapshot create",
-            Self::SnapshotList => "snapshot list",
+            Self::SnapshotList { .. } => "snapshot list",
+            Self::SnapshotWouldFree { .. } => "snapshot delete --dry-run",
+            Self::SnapshotHold { held: true, .. } => "snapshot hold",
+            Self::SnapshotHold { .. } => "snapshot release",
+            Self::SnapshotLock { .. } => "snapshot lock",
+            Self::Prune(_) => "prune",
             Self::SnapshotDelete { .. } => "snapshot delete",
             Self::SnapshotRename { .. } => "snapshot rename",
             Self::Status => "status",
@@ -207,6 +242,60 @@ pub struct SnapshotInfo {
     pub created: String,
     /// The last epoch it sees.
     pub epoch: u64,
+    /// It cannot be deleted until it is released.
+    pub held: bool,
+    /// Nobody can delete or rename it before: ISO 8601, UTC.
+    pub locked_until: Option<String>,
+    /// What it holds, if that was counted.
+    pub space: Option<SnapshotSpace>,
+}
+
+/// What a snapshot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotSpace {
+    /// Raw bytes that its files map, duplicates counted each time.
+    pub referenced_bytes: u64,
+    /// What it alone holds: what deleting just this one would free.
+    pub alone: Amount,
+}
+
+/// What `prune` is to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PruneRequest {
+    /// What is kept.
+    pub policy: Policy,
+    /// Only snapshots with such names are looked at.
+    pub names: Option<String>,
+    /// Whose hours and days count; `None` for the zone of the process that carries it out.
+    pub zone: Option<String>,
+    /// Only say what would happen.
+    pub dry_run: bool,
+}
+
+/// What `prune` did, or would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PruneReport {
+    /// Nothing was deleted.
+    pub dry_run: bool,
+    /// Those that stay, oldest first.
+    pub keep: Vec<KeptSnapshot>,
+    /// Those that go.
+    pub remove: Vec<SnapshotInfo>,
+    /// What only those that go hold; not counted when they went at once.
+    pub would_free: Option<Amount>,
+}
+
+/// A snapshot that stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeptSnapshot {
+    /// Which.
+    pub snapshot: SnapshotInfo,
+    /// Why: rules of the policy, or what protects it.
+    pub reasons: Vec<String>,
 }
 
 impl From<&Snapshot> for SnapshotInfo {
@@ -214,8 +303,11 @@ impl From<&Snapshot> for SnapshotInfo {
         Self {
             id: snapshot.id.0,
             name: Name(snapshot.name.to_vec()),
-            created: iso_utc(snapshot.time),
+            created: snapshot.time.iso_utc(),
             epoch: snapshot.epoch.0,
+            held: snapshot.held,
+            locked_until: snapshot.locked_until.map(|secs| Timestamp { secs, nanos: 0 }.iso_utc()),
+            space: None,
         }
     }
 }
@@ -246,6 +338,10 @@ pub enum Response {
     Snapshots(Vec<SnapshotInfo>),
     /// How many snapshots were deleted.
     Deleted(usize),
+    /// What deleting snapshots would free.
+    WouldFree(Amount),
+    /// To `prune`.
+    Prune(Box<PruneReport>),
     /// To `status`.
     Status(Box<Status>),
     /// To `stats`.
@@ -379,30 +475,6 @@ pub fn decode_reply(line: &[u8]) -> Result<Reply> {
         .map(|e| e.reply)
 }
 
-/// `2026-11-03T10:11:12.000000005Z`.
-#[must_use]
-pub fn iso_utc(time: Timestamp) -> String {
-    let (days, second) = (time.secs.div_euclid(86_400), time.secs.rem_euclid(86_400));
-    // Days to civil date: Howard Hinnant's algorithm, in i128 so that no time overflows.
-    let shifted = i128::from(days) + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i128::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:09}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60,
-        time.nanos
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::{any, prop_assert_eq, proptest};
@@ -413,7 +485,15 @@ mod tests {
     fn requests_come_back_as_they_were() {
         let all = [
             Request::SnapshotCreate { name: Name(b"a\xff\\b\n".to_vec()) },
-            Request::SnapshotList,
+            Request::SnapshotList { space: true },
+            Request::SnapshotHold { name: Name(b"h".to_vec()), held: false },
+            Request::SnapshotLock { name: Name(b"l".to_vec()), until: -5 },
+            Request::Prune(PruneRequest {
+                policy: Policy::default(),
+                names: Some("daily-*".to_owned()),
+                zone: None,
+                dry_run: true,
+            }),
             Request::SnapshotDelete { names: vec![Name(b"x".to_vec()), Name(b"\x80".to_vec())] },
             Request::ClassExplain { path: Name(b"/p".to_vec()), snapshot: None },
             Request::Check { read_data: true },
@@ -459,7 +539,7 @@ mod tests {
 
     #[test]
     fn times_read_as_iso() {
-        let iso = |secs, nanos| iso_utc(Timestamp { secs, nanos });
+        let iso = |secs, nanos| Timestamp { secs, nanos }.iso_utc();
         assert_eq!(iso(0, 0), "1970-01-01T00:00:00.000000000Z");
         assert_eq!(iso(951_782_400, 1), "2000-02-29T00:00:00.000000001Z");
         assert_eq!(iso(-1, 999_999_999), "1969-12-31T23:59:59.999999999Z");

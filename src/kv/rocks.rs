@@ -38,6 +38,9 @@ pub struct RocksOptions {
     pub max_open_files: i32,
     /// Make the database if it is not there.
     pub create: bool,
+    /// Refuse every write and write nothing: not even what the log holds into tables. A full or
+    /// read-only disk can be read so.
+    pub read_only: bool,
     /// Open it even if files of some tables cannot be read: for saving what can be.
     pub tolerant: bool,
 }
@@ -50,6 +53,7 @@ impl Default for RocksOptions {
             write_buffer_bytes: 48 * 1024 * 1024,
             max_open_files: 512,
             create: false,
+            read_only: false,
             tolerant: false,
         }
     }
@@ -78,14 +82,19 @@ impl RocksKv {
         let tables = Table::ALL
             .iter()
             .map(|table| ColumnFamilyDescriptor::new(table.name(), table_options(*table, &cache)));
-        // RocksDB insists on "default"; nothing is ever written to it.
-        let default = ColumnFamilyDescriptor::new("default", Options::default());
-        let db = rocksdb::DB::open_cf_descriptors(
-            &database_options(options),
-            path,
-            std::iter::once(default).chain(tables),
-        )
-        .map_err(|error| open_error(path, &error))?;
+        // RocksDB insists on "default"; nothing is ever written to it. Its buffer counts all the
+        // same: so much room the database wants before it goes on after a full disk.
+        let mut unused = Options::default();
+        unused.set_write_buffer_size(TABLE_WRITE_BUFFER_BYTES);
+        let default = ColumnFamilyDescriptor::new("default", unused);
+        let tables = std::iter::once(default).chain(tables);
+        let how = database_options(options);
+        let db = if options.read_only {
+            rocksdb::DB::open_cf_descriptors_read_only(&how, path, tables, false)
+        } else {
+            rocksdb::DB::open_cf_descriptors(&how, path, tables)
+        };
+        let db = db.map_err(|error| open_error(path, &error))?;
         Ok(Self { db, cache })
     }
 
@@ -196,6 +205,10 @@ fn is_scanned(table: Table) -> bool {
 fn open_error(path: &Path, error: &rocksdb::Error) -> Error {
     let text = error.to_string();
     let place = path.display();
+    if is_full(error) {
+        let place = format!("{place} (opening it read-only needs none)");
+        return Error::NoSpace { place };
+    }
     let damaged = || {
         let way_out = "restore the directory from a copy of the volume directory";
         Error::corrupt(format!("metadata database in {place}"), format!("{text}; {way_out}"))
@@ -215,6 +228,13 @@ fn open_error(path: &Path, error: &rocksdb::Error) -> Error {
         },
         _ => Error::io("open the metadata database in", path, std::io::Error::other(text)),
     }
+}
+
+/// True if the disk was full. RocksDB then refuses all writes until there is room for a memtable
+/// again, and goes on by itself within seconds.
+fn is_full(error: &rocksdb::Error) -> bool {
+    // The binding has no code for it; these are the words of RocksDB's status.
+    error.kind() == ErrorKind::IOError && error.to_string().contains("No space left on device")
 }
 
 fn failed(op: &'static str, table: Table) -> impl Fn(rocksdb::Error) -> Error {
@@ -243,10 +263,11 @@ impl Kv for RocksKv {
         }
         let mut sync = WriteOptions::default();
         sync.set_sync(true);
-        self.db.write_opt(out, &sync).map_err(|error| Error::Kv {
-            op: "write",
-            table: "all",
-            detail: error.to_string(),
+        self.db.write_opt(out, &sync).map_err(|error| {
+            if is_full(&error) {
+                return Error::NoSpace { place: self.db.path().display().to_string() };
+            }
+            Error::Kv { op: "write", table: "all", detail: error.to_string() }
         })
     }
 

@@ -69,8 +69,14 @@ pub fn golden_rows() -> Vec<Vec<u8>> {
     };
     let dirent = Dirent { ino: Ino(300), kind: FileKind::Regular };
     let extent = Extent { offset: 0, len: 4096, chunk: ChunkNo(70_000), chunk_offset: 1 };
-    let snapshot =
-        Snapshot { id: SnapshotId(1), name: b"name"[..].into(), epoch: Epoch(2), time, flags: 0 };
+    let snapshot = Snapshot {
+        id: SnapshotId(1),
+        name: b"name"[..].into(),
+        epoch: Epoch(2),
+        time,
+        held: true,
+        locked_until: Some(5),
+    };
     let shard = ShardRow { name: "bulk".to_owned(), path: "/disk".into(), weight: 4 };
     let extent_key = key::extent(Ino(5), 4096);
     vec![

@@ -13,7 +13,8 @@
 //! | dirent   | birth v · ino v · kind u8                                                      |
 //! | extent   | birth v · chunk number v · offset in chunk v · length v                        |
 //! | xattr    | birth v · value…                                                               |
-//! | snapshot | epoch v · secs z · nanos v · flags v (0) · name…                               |
+//! | snapshot | epoch v · secs z · nanos v · flags v (1 held, 2 locked) ·                       |
+//! |          | until z (seconds; only if locked) · name…                                      |
 //! | reap     | from v · delete u8 (0 or 1)                                                    |
 //! | shard    | weight v · name[v] · path…                                                     |
 //! | super    | opaque, or any number of varints                                               |
@@ -31,6 +32,10 @@ use crate::types::{
 
 /// Version of an inode's fields: a field added later announces itself with a bit here.
 const INODE_FLAGS: u8 = 0;
+/// A snapshot that is held.
+const SNAPSHOT_HELD: u32 = 1;
+/// A snapshot that is locked; its `until` follows the flags.
+const SNAPSHOT_LOCKED: u32 = 2;
 const PERM_MAX: u64 = 0o7777;
 const NANOS_MAX: u32 = 999_999_999;
 
@@ -180,7 +185,12 @@ pub(super) fn extent(offset: u64, payload: &[u8]) -> Parsed<Extent> {
 pub(super) fn put_snapshot(out: &mut Vec<u8>, snapshot: &Snapshot) {
     put_varint(out, snapshot.epoch.0);
     put_time(out, snapshot.time);
-    put_varint(out, u64::from(snapshot.flags));
+    let held = if snapshot.held { SNAPSHOT_HELD } else { 0 };
+    let locked = if snapshot.locked_until.is_some() { SNAPSHOT_LOCKED } else { 0 };
+    put_varint(out, u64::from(held | locked));
+    if let Some(until) = snapshot.locked_until {
+        put_zigzag(out, until);
+    }
     out.extend_from_slice(&snapshot.name);
 }
 
@@ -190,10 +200,13 @@ pub(super) fn snapshot(id: SnapshotId, value: &[u8]) -> Parsed<Snapshot> {
     let epoch = epoch(&mut c)?;
     let time = time(&mut c)?;
     let flags = c.varint_u32()?;
-    if flags != 0 {
+    if flags & !(SNAPSHOT_HELD | SNAPSHOT_LOCKED) != 0 {
         return Err("a snapshot flag is unknown");
     }
-    Ok(Snapshot { id, name: c.rest().into(), epoch, time, flags })
+    let held = flags & SNAPSHOT_HELD != 0;
+    let locked = flags & SNAPSHOT_LOCKED != 0;
+    let locked_until = if locked { Some(c.zigzag()?) } else { None };
+    Ok(Snapshot { id, name: c.rest().into(), epoch, time, held, locked_until })
 }
 
 /// Appends the reaper's work.

@@ -36,7 +36,14 @@ fn sample_inode(size: u64) -> Inode {
 
 fn snapshot(id: u32, name: &str, epoch: Epoch) -> Snapshot {
     let name = name.as_bytes().into();
-    Snapshot { id: SnapshotId(id), name, epoch, time: Timestamp::default(), flags: 0 }
+    Snapshot {
+        id: SnapshotId(id),
+        name,
+        epoch,
+        time: Timestamp::default(),
+        held: false,
+        locked_until: None,
+    }
 }
 
 /// Takes a snapshot as `volume` does; returns the epoch it sees.
@@ -179,6 +186,14 @@ fn records_have_these_bytes() {
     row.time = Timestamp { secs: -2, nanos: 9 };
     let bytes = encoded(|out| record::put_snapshot(out, &row));
     assert_eq!(bytes, *b"\xac\x02\x03\x09\0daily");
+    assert_eq!(record::snapshot(row.id, &bytes), Ok(row.clone()));
+    row.held = true;
+    let bytes = encoded(|out| record::put_snapshot(out, &row));
+    assert_eq!(bytes, *b"\xac\x02\x03\x09\x01daily");
+    assert_eq!(record::snapshot(row.id, &bytes), Ok(row.clone()));
+    row.locked_until = Some(-200);
+    let bytes = encoded(|out| record::put_snapshot(out, &row));
+    assert_eq!(bytes, *b"\xac\x02\x03\x09\x03\x8f\x03daily");
     assert_eq!(record::snapshot(row.id, &bytes), Ok(row));
 
     let reap = Reap { from: 300, delete: true };
@@ -237,7 +252,7 @@ fn values_out_of_bounds_are_refused() {
     assert!(record::extent(0, &[1, 0, 0]).is_err(), "empty extent");
     assert!(record::extent(0, &[1, 1, 0x80, 0x80, 0x40]).is_err(), "beyond the largest chunk");
     assert!(record::extent(u64::MAX, &[1, 0, 1]).is_err(), "beyond the largest file");
-    assert!(record::snapshot(SnapshotId(1), &[1, 0, 0, 1, b'n']).is_err(), "unknown flag");
+    assert!(record::snapshot(SnapshotId(1), &[1, 0, 0, 4, b'n']).is_err(), "unknown flag");
     assert!(record::reap(&[1, 2]).is_err());
     assert!(record::shard(&[1, 1, 0xff]).is_err(), "not UTF-8");
     assert!(record::shard(&[1, 9, b'a']).is_err(), "name too short");

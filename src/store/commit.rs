@@ -44,7 +44,7 @@ impl Core {
         let (doomed, bad, corrected) = {
             let mut pending = self.pending.lock();
             let corrected = std::mem::take(&mut pending.corrected);
-            (pending.doomed(), pending.bad.clone(), corrected)
+            (pending.due(), pending.bad.clone(), corrected)
         };
         for (id, row) in corrected {
             changes.put(Table::Container, container_key(id), row.to_bytes());

@@ -142,6 +142,7 @@ pub fn golden_rows() -> Vec<Vec<u8>> {
         frame_len: 200,
         offset: 5,
         raw_len: 1000,
+        frame_raw_len: 1005,
         fingerprint: Fingerprint([0x11; 32]),
     };
     let container = ContainerRow {

@@ -82,6 +82,14 @@ struct Entry {
     spot: Spot,
 }
 
+/// A container that is to be forgotten.
+#[derive(Debug)]
+struct Doom {
+    chunks: Vec<ChunkNo>,
+    /// It was doomed in the txg that is being committed, or before: the next batch carries it.
+    due: bool,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     next_chunk: u64,
@@ -95,7 +103,7 @@ pub(super) struct Pending {
     by_fingerprint: HashMap<Fingerprint, ChunkNo>,
     groups: HashMap<Lane, Group>,
     outstanding: BTreeSet<u64>,
-    doomed: HashMap<ContainerId, Vec<ChunkNo>>,
+    doomed: HashMap<ContainerId, Doom>,
     doomed_chunks: HashSet<ChunkNo>,
     /// Found bad, not yet recorded in the database.
     pub(super) bad: HashMap<ChunkNo, Fingerprint>,
@@ -287,12 +295,18 @@ impl Pending {
             return false;
         }
         self.doomed_chunks.extend(chunks.iter().copied());
-        self.doomed.insert(id, chunks);
+        self.doomed.insert(id, Doom { chunks, due: false });
         true
     }
 
-    pub(super) fn doomed(&self) -> Vec<ContainerId> {
-        self.doomed.keys().copied().collect()
+    /// Ends the open txg: what was doomed in it may go with the next batch.
+    pub(super) fn freeze(&mut self) {
+        self.doomed.values_mut().for_each(|doom| doom.due = true);
+    }
+
+    /// Containers whose rows go with the next batch.
+    pub(super) fn due(&self) -> Vec<ContainerId> {
+        self.doomed.iter().filter(|(_, doom)| doom.due).map(|(id, _)| *id).collect()
     }
 
     /// The rows of these chunks are in the database.
@@ -312,7 +326,8 @@ impl Pending {
 
     /// The rows of this container are gone from the database.
     pub(super) fn drop_doomed(&mut self, id: ContainerId) {
-        for chunk in self.doomed.remove(&id).unwrap_or_default() {
+        let Some(doom) = self.doomed.remove(&id) else { return };
+        for chunk in doom.chunks {
             self.doomed_chunks.remove(&chunk);
         }
     }

@@ -78,7 +78,7 @@ impl Core {
         let corrupt = |flaw: String| Error::corrupt(name_of(chunk, row.container, shard), flaw);
         let stored = self.fetch(chunk, row, shard)?;
         let directory = FrameDirectory::parse(&stored).map_err(|flaw| corrupt(flaw.into()))?;
-        if directory.frame_len() != row.frame_len {
+        if (directory.frame_len(), directory.raw_len) != (row.frame_len, row.frame_raw_len) {
             return Err(corrupt("its frame has another length than its row says".into()));
         }
         let payload = stored.slice(directory.head_len() as usize..);
@@ -94,18 +94,6 @@ impl Core {
             }
         };
         Ok((Frame { chunks: check(&directory.entries, &bytes), bytes }, intact))
-    }
-
-    /// Header and directory of the frame of `chunk`.
-    pub(super) fn directory(
-        &self,
-        chunk: ChunkNo,
-        row: &ChunkRow,
-        shard: ShardId,
-    ) -> Result<FrameDirectory> {
-        let stored = self.fetch(chunk, row, shard)?;
-        FrameDirectory::parse(&stored)
-            .map_err(|flaw| Error::corrupt(name_of(chunk, row.container, shard), flaw))
     }
 
     fn fetch(&self, chunk: ChunkNo, row: &ChunkRow, shard: ShardId) -> Result<Bytes> {

@@ -300,6 +300,7 @@ impl Rebuilt {
                 frame_len: frame.directory.frame_len(),
                 offset,
                 raw_len: entry.raw_len,
+                frame_raw_len: frame.directory.raw_len,
                 fingerprint: entry.fingerprint,
             };
             offset += entry.raw_len;

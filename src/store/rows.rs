@@ -7,7 +7,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::container::HEADER_BYTES;
-use super::frame::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
+use super::frame::{FRAME_ALIGN_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
 use crate::cursor::{Reader, put_varint};
 use crate::error::{Error, Result};
 use crate::limits::{CHUNK_BYTES_MAX, CLASSES_MAX, FRAME_RAW_BYTES_MAX};
@@ -65,6 +65,7 @@ impl Health {
 /// | frame_len    | varint  | header, directory and payload; ≤ a frame's most |
 /// | offset       | varint  | in the decoded frame                            |
 /// | raw_len      | varint  | 1..=`CHUNK_BYTES_MAX`                           |
+/// | behind       | varint  | bytes of the decoded frame behind the chunk     |
 /// | fingerprint  | 32      |                                                 |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkRow {
@@ -80,11 +81,26 @@ pub struct ChunkRow {
     pub offset: u32,
     /// Bytes of the chunk.
     pub raw_len: u32,
+    /// Bytes of the decoded frame.
+    pub frame_raw_len: u32,
     /// Its fingerprint.
     pub fingerprint: Fingerprint,
 }
 
 impl ChunkRow {
+    /// The chunk's share of its frame as it was written, header, directory and padding included.
+    /// The shares of all chunks of a frame add up to the frame exactly.
+    #[must_use]
+    pub fn stored_share(&self) -> u64 {
+        let frame_bytes = u64::from(self.frame_len).next_multiple_of(u64::from(FRAME_ALIGN_BYTES));
+        let up_to = |raw: u32| {
+            let whole = u64::from(self.frame_raw_len).max(1);
+            frame_bytes.saturating_mul(u64::from(raw)).checked_div(whole).unwrap_or(0)
+        };
+        let end = self.offset.saturating_add(self.raw_len);
+        up_to(end).saturating_sub(up_to(self.offset))
+    }
+
     /// True if `other` points at the same bytes, whatever is known of their health.
     #[must_use]
     pub fn same_place(&self, other: &Self) -> bool {
@@ -97,7 +113,9 @@ impl ChunkRow {
         let mut out = Vec::with_capacity(64);
         out.push(self.health as u8);
         put_varint(&mut out, self.container.0);
-        for field in [self.frame_offset, self.frame_len, self.offset, self.raw_len] {
+        let end = self.offset.saturating_add(self.raw_len);
+        let behind = self.frame_raw_len.saturating_sub(end);
+        for field in [self.frame_offset, self.frame_len, self.offset, self.raw_len, behind] {
             put_varint(&mut out, u64::from(field));
         }
         out.extend_from_slice(&self.fingerprint.0);
@@ -111,19 +129,22 @@ impl ChunkRow {
     pub fn parse(chunk: ChunkNo, bytes: &[u8]) -> Result<Self> {
         let parse = || {
             let mut reader = Reader::new(bytes);
-            let row = Self {
+            let mut row = Self {
                 health: Health::from_tag(reader.u8()?)?,
                 container: ContainerId(reader.varint()?),
                 frame_offset: reader.varint_u32()?,
                 frame_len: reader.varint_u32()?,
                 offset: reader.varint_u32()?,
                 raw_len: reader.varint_u32()?,
+                frame_raw_len: reader.varint_u32()?,
                 fingerprint: Fingerprint(reader.array()?),
             };
+            let end = row.offset.checked_add(row.raw_len)?;
+            row.frame_raw_len = row.frame_raw_len.checked_add(end)?;
             let good = row.frame_offset >= HEADER_BYTES
                 && (FRAME_HEADER_BYTES..=FRAME_BYTES_MAX).contains(&row.frame_len)
                 && (1..=CHUNK_BYTES_MAX).contains(&row.raw_len)
-                && row.offset.checked_add(row.raw_len)? <= FRAME_RAW_BYTES_MAX;
+                && row.frame_raw_len <= FRAME_RAW_BYTES_MAX;
             reader.finish(row).filter(|_| good)
         };
         parse().ok_or_else(|| damaged("chunk", chunk))
@@ -272,6 +293,7 @@ mod tests {
             frame_len: 200,
             offset: 5,
             raw_len: 1000,
+            frame_raw_len: 1012,
             fingerprint: Fingerprint([0x11; 32]),
         }
     }
@@ -292,7 +314,7 @@ mod tests {
 
     #[test]
     fn bytes_are_fixed() {
-        let mut golden = b"\x00\xac\x02\x40\xc8\x01\x05\xe8\x07".to_vec();
+        let mut golden = b"\x00\xac\x02\x40\xc8\x01\x05\xe8\x07\x07".to_vec();
         golden.extend_from_slice(&[0x11; 32]);
         assert_eq!(chunk_row().to_bytes(), golden);
         let row = FingerprintRow { health: Health::Bad, chunk: ChunkNo(128) };
@@ -341,9 +363,25 @@ mod tests {
         assert!(!with(|r| r.frame_len = u32::MAX));
         assert!(!with(|r| r.raw_len = 0));
         assert!(!with(|r| r.offset = u32::MAX));
+        assert!(!with(|r| r.frame_raw_len = FRAME_RAW_BYTES_MAX + 1));
     }
 
     proptest! {
+        /// Whatever a frame holds, its chunks' shares are all of its bytes and none twice.
+        #[test]
+        fn shares_add_up_to_the_frame(
+            lens in proptest::collection::vec(1_u32..2000, 1..200), frame_len in 32_u32..100_000
+        ) {
+            let frame_raw_len = lens.iter().sum();
+            let shares = lens.iter().scan(0_u32, |offset, &raw_len| {
+                let row =
+                    ChunkRow { frame_len, offset: *offset, raw_len, frame_raw_len, ..chunk_row() };
+                *offset = offset.saturating_add(raw_len);
+                Some(row.stored_share())
+            });
+            prop_assert_eq!(shares.sum::<u64>(), u64::from(frame_len).next_multiple_of(8));
+        }
+
         #[test]
         fn foreign_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = ChunkRow::parse(ChunkNo(1), &bytes);

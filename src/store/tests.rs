@@ -64,6 +64,7 @@ impl Bench {
     }
 
     fn commit(&mut self) {
+        self.store.freeze();
         let sealed = self.store.seal().unwrap();
         self.write(&sealed);
         self.store.committed(sealed);
@@ -204,7 +205,7 @@ fn incompressible_chunks_are_stored_as_they_are() {
     t.commit();
     let stored = t.totals().stored_bytes;
     assert!((200_000..200_200).contains(&stored), "{stored}");
-    assert_eq!(t.store.place_of(chunk).unwrap().stored_len, 200_076);
+    assert_eq!(t.store.place_of(chunk).unwrap().stored_len, 200_080);
     assert_eq!(t.read(chunk), raw);
 }
 
@@ -384,6 +385,7 @@ fn doomed_chunks_are_unknown_at_once_and_gone_after_the_commit() {
     assert_eq!(t.read(two), b"two", "until the commit");
     let anew = t.store.put(Bytes::from_static(b"one"), HINT).unwrap();
     assert!(!anew.known && anew.chunk != one);
+    t.store.freeze();
     let sealed = t.store.seal().unwrap();
     assert_eq!(t.shard.list().unwrap().len(), 2, "the file stays until the batch is durable");
     t.write(&sealed);
@@ -396,6 +398,25 @@ fn doomed_chunks_are_unknown_at_once_and_gone_after_the_commit() {
     t.commit();
     assert_eq!((t.kv.rows(Table::Chunk), t.kv.rows(Table::Fingerprint)), (2, 2));
     assert!(matches!(t.store.doom(id), Err(Error::NotFound { .. })));
+}
+
+/// The extents whose deletion emptied a container may still be in the open txg while an older one
+/// is sealed: a crash after that one must find the chunks.
+#[test]
+fn a_container_doomed_after_the_freeze_waits_for_the_next_batch() {
+    let (mut t, id, [one, _]) = with_sealed_container();
+    t.store.freeze();
+    t.store.doom(id).unwrap();
+    let sealed = t.store.seal().unwrap();
+    t.write(&sealed);
+    t.store.committed(sealed);
+    assert_eq!(t.shard.list().unwrap(), [id], "the txg before still needs it");
+    assert_eq!(t.read(one), b"one");
+    assert!(!t.store.is_committed());
+    t.commit();
+    assert!(t.store.read(one).is_err());
+    assert!(t.shard.list().unwrap().is_empty());
+    assert!(t.store.is_committed());
 }
 
 /// What a put reads from the database may be old when it comes to add the chunk: here another put

@@ -111,6 +111,7 @@ fn rows(directory: &FrameDirectory, container: ContainerId, frame_offset: u32) -
             frame_len: directory.frame_len(),
             offset,
             raw_len: entry.raw_len,
+            frame_raw_len: directory.raw_len,
             fingerprint: entry.fingerprint,
         };
         offset += entry.raw_len;

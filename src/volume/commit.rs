@@ -6,8 +6,10 @@
 //! thread; every caller that waits when one begins is served by it, so concurrent fsyncs share a
 //! commit.
 //!
-//! A failed commit poisons the volume: whether its batch reached the disk is unknown, so nothing
-//! more is written until the volume is opened again.
+//! A commit that meets a full disk keeps everything, what is sealed too, and is tried again: its
+//! batch is the same then, so it does not matter whether the first one reached the disk. Any other
+//! failure poisons the volume: whether its batch reached the disk is unknown, so nothing more is
+//! written until the volume is opened again.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -21,6 +23,7 @@ use super::Volume;
 use super::open::Counters;
 use crate::error::{Error, Result};
 use crate::kv::Table;
+use crate::store::Sealed;
 
 /// Who waits for which commit. Numbers count commits begun since the volume was opened.
 #[derive(Debug, Default)]
@@ -94,6 +97,14 @@ impl CommitSignal {
     }
 }
 
+/// A frozen txg on its way to the disk.
+#[derive(Debug)]
+pub(super) struct Frozen {
+    counters: Counters,
+    /// What the store had sealed for it when the database met a full disk.
+    sealed: Option<Sealed>,
+}
+
 /// A background thread that sleeps until it is woken.
 #[derive(Debug, Default)]
 pub(super) struct Background {
@@ -137,11 +148,14 @@ impl Volume {
         self.signal.wait()
     }
 
-    /// Waits for a commit that begins from now on, whatever becomes of it.
-    pub(super) fn signal_and_wait(&self) {
-        if let Err(e) = self.signal.wait() {
-            debug!("Waited for a commit that failed cause={e}");
-        }
+    /// Waits for a commit that begins from now on; says how it ended.
+    pub(super) fn signal_and_wait(&self) -> Result<()> {
+        self.signal.wait()
+    }
+
+    /// Why the last commit failed, if it did.
+    pub(super) fn last_failure(&self) -> Option<Error> {
+        self.signal.state.lock().failure.clone()
     }
 
     /// One commit, in the calling thread. Only the commit thread and shutdown come here.
@@ -171,26 +185,39 @@ impl Volume {
                 return Ok(());
             }
             self.meta.freeze();
-            *self.frozen.lock() = Some(self.counters());
+            self.store.freeze();
+            *self.frozen.lock() = Some(Frozen { counters: self.counters(), sealed: None });
         }
         self.finish_frozen()
     }
 
     /// Makes the frozen txg durable, if there is one.
     fn finish_frozen(&self) -> Result<()> {
-        let Some(counters) = *self.frozen.lock() else { return Ok(()) };
-        let sealed = self.store.seal()?;
+        let Some(Frozen { counters, sealed }) = self.frozen.lock().take() else { return Ok(()) };
+        let sealed = match sealed.map_or_else(|| self.store.seal(), Ok) {
+            Ok(sealed) => sealed,
+            Err(e) => {
+                *self.frozen.lock() = Some(Frozen { counters, sealed: None });
+                return Err(e);
+            }
+        };
         let mut batch = self.meta.frozen_batch();
         batch.changes.extend(sealed.changes.changes.iter().cloned());
         let txg = self.txg.load(Ordering::Relaxed) + 1;
-        let counters = Counters { txg, next: sealed.next, ..counters };
-        batch.put(Table::Super, &b"counters"[..], counters.encode());
+        let written = Counters { txg, next: sealed.next, ..counters };
+        batch.put(Table::Super, &b"counters"[..], written.encode());
         batch.put(Table::Super, &b"totals"[..], self.encode_totals());
         let rows = batch.changes.len();
-        // Whether a failed batch reached the disk is unknown: there is no second try.
-        self.kv.write(batch).map_err(|e| self.poison(e))?;
-        self.witness.note(txg);
-        *self.frozen.lock() = None;
+        match self.kv.write(batch) {
+            Ok(()) => self.witness.note(txg),
+            // Whether the batch reached the disk is unknown, but the next try writes the same rows.
+            Err(e @ Error::NoSpace { .. }) => {
+                *self.frozen.lock() = Some(Frozen { counters, sealed: Some(sealed) });
+                return Err(e);
+            }
+            // Of any other failure nobody knows what it means: there is no second try.
+            Err(e) => return Err(self.poison(e)),
+        }
         self.txg.store(txg, Ordering::Release);
         self.meta.committed();
         self.store.committed(sealed);

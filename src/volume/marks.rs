@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use log::error;
 use parking_lot::MutexGuard;
 
-use super::Volume;
 use super::rebuild::LOST_CHUNKS;
+use super::{Amount, Volume};
 use crate::error::{Error, Result};
 use crate::ingest::codec_choice;
 use crate::store::{ContainerRow, PutHint, StrayReport};
@@ -185,6 +185,21 @@ impl Marking<'_> {
         // A number above the horizon was never committed when the volume was opened.
         let live = |chunk| chunk < self.marks.horizon && self.marks.is_live(chunk);
         self.volume.store.free_strays(&live)
+    }
+
+    /// What no extent refers to, counted as for snapshots. Call when all pieces were marked.
+    ///
+    /// # Errors
+    /// `Kv`, `Corrupt`.
+    pub fn unused(&self) -> Result<Amount> {
+        let mut unused = Amount::default();
+        self.volume.store.each_chunk(|chunk, row| {
+            if !self.marks.is_live(chunk) {
+                unused.add(u64::from(row.raw_len), row.stored_share());
+            }
+            Ok(())
+        })?;
+        Ok(unused)
     }
 
     /// All containers.

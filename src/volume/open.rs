@@ -1,23 +1,22 @@
-//! Making and opening volumes.
+//! Opening volumes.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions as FileOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
-use log::{error, warn};
+use log::{debug, error, warn};
 use parking_lot::{Mutex, RwLock};
 
 use super::space::ShardState;
 use super::superblock::Superblock;
 use super::witness::{self, Witness};
-use super::{LiveBytes, Volume, names, rebuild};
+use super::{LiveBytes, Volume, rebuild};
 use crate::classify::Classifier;
-use crate::config::{CONFIG_FILE, Config, DEFAULT_SHARD};
+use crate::config::{CONFIG_FILE, Config};
 use crate::cursor::{Reader, put_varint};
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -35,13 +34,6 @@ pub(super) const META_DIR: &str = "meta";
 pub(super) const FIRST_SHARD_DIR: &str = "shards/0";
 /// Held, with flock, by the process that has the volume open; its text says who.
 const LOCK_FILE: &str = "lock";
-
-/// How to make a volume.
-#[derive(Clone, Debug)]
-pub struct InitOptions {
-    /// Clock and randomness.
-    pub env: Env,
-}
 
 /// How to open a volume.
 #[derive(Clone, Debug)]
@@ -105,36 +97,6 @@ impl Counters {
 }
 
 impl Volume {
-    /// Makes a volume in a missing or empty directory.
-    ///
-    /// # Errors
-    /// `Exists` if there is a volume already or the directory is not empty; `Io`, `NoSpace`, `Kv`.
-    pub fn init(dir: &Path, options: &InitOptions) -> Result<VolumeId> {
-        fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
-        let mut entries = fs::read_dir(dir).map_err(|e| Error::io("list", dir, e))?;
-        if dir.join(super::SUPERBLOCK_FILE).exists() {
-            return Err(Error::Exists { what: format!("A volume in {}", dir.display()) });
-        }
-        // A configuration may be there first; everything else is somebody's data.
-        if let Some(other) = entries.find_map(|e| e.ok().filter(|e| e.file_name() != CONFIG_FILE)) {
-            return Err(Error::invalid(format!(
-                "Directory {} is not empty (it holds {}); give the volume a directory of its own",
-                dir.display(),
-                other.file_name().to_string_lossy()
-            )));
-        }
-        let config = load_config(dir)?;
-        config.check_shards(&[DEFAULT_SHARD])?;
-        let id = VolumeId(options.env.random_id());
-        LocalShard::create(&dir.join(FIRST_SHARD_DIR), id, ShardId(0))?;
-        let kv: Arc<dyn Kv> = Arc::new(open_kv(dir, &config, true)?);
-        write_first_rows(&kv, dir, &options.env)?;
-        drop(kv);
-        // Last: only now is the directory a volume.
-        Superblock { id, created: options.env.now() }.store(dir)?;
-        Ok(id)
-    }
-
     /// Opens the volume in `dir` for this process alone.
     ///
     /// Read-only, no file of the volume changes but those of RocksDB, and a volume is opened that
@@ -145,9 +107,9 @@ impl Volume {
     pub fn open(dir: &Path, options: OpenOptions) -> Result<Arc<Self>> {
         let superblock = Superblock::load(dir)?;
         let dir = fs::canonicalize(dir).map_err(|e| Error::io("open", dir, e))?;
-        let lock = take_lock(&dir, &options.purpose)?;
+        let lock = take_lock(&dir, &options.purpose, options.read_only)?;
         let config = load_config(&dir)?;
-        let kv: Arc<dyn Kv> = Arc::new(open_kv(&dir, &config, false)?);
+        let kv: Arc<dyn Kv> = Arc::new(open_kv(&dir, &config, options.read_only)?);
         let volume = Self::assemble(dir, superblock, kv, config, options, lock)?;
         if !volume.read_only {
             volume.start_threads()?;
@@ -320,7 +282,7 @@ fn check_shard_name(name: &str, weight: u32) -> Result<()> {
     Ok(())
 }
 
-fn load_config(dir: &Path) -> Result<Config> {
+pub(super) fn load_config(dir: &Path) -> Result<Config> {
     let path = dir.join(CONFIG_FILE);
     match path.try_exists() {
         Ok(true) => Config::load(&path),
@@ -329,10 +291,10 @@ fn load_config(dir: &Path) -> Result<Config> {
     }
 }
 
-fn open_kv(dir: &Path, config: &Config, create: bool) -> Result<RocksKv> {
+fn open_kv(dir: &Path, config: &Config, read_only: bool) -> Result<RocksKv> {
     let options = RocksOptions {
         block_cache_bytes: usize::try_from(config.limits.block_cache_bytes).unwrap_or(usize::MAX),
-        create,
+        read_only,
         ..RocksOptions::default()
     };
     open_database(dir, &options)
@@ -382,29 +344,6 @@ fn store_options(config: &Config, volume: VolumeId) -> StoreOptions {
         options.workers = limits.workers;
     }
     options
-}
-
-fn write_first_rows(kv: &Arc<dyn Kv>, dir: &Path, env: &Env) -> Result<()> {
-    let owner = fs::metadata(dir).map_err(|e| Error::io("open", dir, e))?;
-    let meta = Meta::open(Arc::clone(kv))?;
-    {
-        let mut edit = meta.edit();
-        let root = names::root_inode(env.now(), owner.uid(), owner.gid());
-        edit.put_inode(Ino::ROOT, &root)?;
-        let name = DEFAULT_SHARD.to_owned();
-        edit.put_shard(ShardId(0), &ShardRow { name, path: PathBuf::new(), weight: 1 });
-    }
-    meta.freeze();
-    let mut batch = meta.frozen_batch();
-    let counters = Counters {
-        txg: 0,
-        next_ino: Ino::ROOT.0 + 1,
-        next_snapshot: 1,
-        live_bytes: 0,
-        next: NextIds { chunk: ChunkNo(0), container: ContainerId(0) },
-    };
-    batch.put(Table::Super, &b"counters"[..], counters.encode());
-    kv.write(batch)
 }
 
 fn load_totals(meta: &Meta, stats: &Stats) -> Result<()> {
@@ -464,16 +403,17 @@ pub(super) fn open_shards(dir: &Path, volume: VolumeId, meta: &Meta) -> Result<V
 }
 
 /// Takes the volume's lock and writes into it who has it.
-pub(super) fn take_lock(dir: &Path, purpose: &str) -> Result<File> {
+pub(super) fn take_lock(dir: &Path, purpose: &str, read_only: bool) -> Result<File> {
     let path = dir.join(LOCK_FILE);
     let failed = |e| Error::io("lock", &path, e);
-    let mut file = FileOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(failed)?;
+    let open = FileOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = match open {
+        // A disk that is read-only: the lock works, only its text cannot say who has it.
+        Err(e) if read_only && e.kind() == ErrorKind::ReadOnlyFilesystem => {
+            File::open(&path).map_err(failed)?
+        }
+        open => open.map_err(failed)?,
+    };
     if !disk::try_lock(&file).map_err(failed)? {
         let mut holder = String::new();
         // The text is a help, not a promise: its writer may not have finished.
@@ -483,10 +423,16 @@ pub(super) fn take_lock(dir: &Path, purpose: &str) -> Result<File> {
             what: format!("Volume {} is in use by {holder}; unmount it there first", dir.display()),
         });
     }
-    let text = format!("process {} ({purpose})\n", std::process::id());
-    file.set_len(0).map_err(failed)?;
-    file.rewind().map_err(failed)?;
-    file.write_all(text.as_bytes()).map_err(failed)?;
+    let text = format!("process {} ({})\n", std::process::id(), purpose);
+    let write = |file: &mut File| {
+        file.rewind()?;
+        file.write_all(text.as_bytes())?;
+        file.set_len(text.len() as u64)
+    };
+    if let Err(error) = write(&mut file) {
+        // On a full disk, for example: nothing depends on it.
+        debug!("Lock file does not say who has it cause={error}");
+    }
     Ok(file)
 }
 

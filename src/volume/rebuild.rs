@@ -74,7 +74,7 @@ impl Volume {
     ) -> Result<RebuildReport> {
         let superblock = Superblock::load(dir)?;
         let dir = fs::canonicalize(dir).map_err(|e| Error::io("open", dir, e))?;
-        let _lock = open::take_lock(&dir, "rebuild-index")?;
+        let _lock = open::take_lock(&dir, "rebuild-index", false)?;
         let options = RocksOptions { tolerant: true, ..RocksOptions::default() };
         progress("Reading names and extents");
         let kv = Arc::new(open::open_database(&dir, &options)?);

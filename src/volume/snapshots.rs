@@ -4,7 +4,11 @@
 use super::{Volume, names};
 use crate::error::{Error, Result};
 use crate::limits::{SNAPSHOT_ID_MAX, SNAPSHOTS_MAX};
-use crate::types::{Snapshot, SnapshotId};
+use crate::meta::Edit;
+use crate::types::{Snapshot, SnapshotId, Timestamp};
+
+/// Longest lock: 100 years of 365 days. A mistyped year could not be taken back.
+pub const LOCK_SECS_MAX: i64 = 100 * 365 * 86_400;
 
 impl Volume {
     /// Takes a snapshot of the whole tree as it is at one instant; durable on return.
@@ -27,7 +31,8 @@ impl Volume {
                 let epoch = edit.view().epoch();
                 let id = SnapshotId(*next);
                 let time = self.env.now();
-                let snapshot = Snapshot { id, name: name.into(), epoch, time, flags: 0 };
+                let name = name.into();
+                let snapshot = Snapshot { id, name, epoch, time, held: false, locked_until: None };
                 edit.put_snapshot(&snapshot);
                 edit.advance_epoch();
                 Ok(snapshot)
@@ -43,14 +48,28 @@ impl Volume {
     /// that are open stay readable until they are closed.
     ///
     /// # Errors
-    /// `NotFound`, `Poisoned`.
+    /// As [`Volume::snapshots_delete`].
     pub fn snapshot_delete(&self, name: &[u8]) -> Result<()> {
+        self.snapshots_delete(&[name])
+    }
+
+    /// Deletes all these snapshots, or none.
+    ///
+    /// # Errors
+    /// `NotFound`, `Busy` for one that is held, `NotPermitted` for one that is locked, `Poisoned`.
+    pub fn snapshots_delete(&self, names: &[&[u8]]) -> Result<()> {
         self.admit_removal()?;
         {
             let _gate = self.gate.read();
             self.stage(|edit| {
-                let found = edit.view().snapshot_named(name).ok_or_else(|| no_snapshot(name))?;
-                edit.delete_snapshot(found.id);
+                let mut ids = Vec::with_capacity(names.len());
+                for name in names {
+                    let found = edit.view().snapshot_named(name);
+                    let found = found.ok_or_else(|| no_snapshot(name))?;
+                    self.check_free(&found)?;
+                    ids.push(found.id);
+                }
+                ids.into_iter().for_each(|id| edit.delete_snapshot(id));
                 Ok(())
             })?;
         }
@@ -60,22 +79,117 @@ impl Volume {
     /// Gives a snapshot another name; durable on return.
     ///
     /// # Errors
-    /// `NotFound`, `Invalid`, `NameTooLong`, `Exists`, `Poisoned`.
+    /// `NotFound`, `Invalid`, `NameTooLong`, `Exists`, `NotPermitted` for a locked one, `Poisoned`.
     pub fn snapshot_rename(&self, old: &[u8], new: &[u8]) -> Result<()> {
         check_snapshot_name(new)?;
+        self.change_snapshot(old, |edit, found| {
+            self.check_unlocked(&found)?;
+            if old != new {
+                refuse_taken(&edit.view().snapshots(), new)?;
+                edit.put_snapshot(&Snapshot { name: new.into(), ..found });
+            }
+            Ok(())
+        })
+    }
+
+    /// Keeps a snapshot from being deleted until it is released, or releases it.
+    ///
+    /// # Errors
+    /// `NotFound`, `Poisoned`.
+    pub fn snapshot_hold(&self, name: &[u8], held: bool) -> Result<()> {
+        self.change_snapshot(name, |edit, found| {
+            if found.held != held {
+                edit.put_snapshot(&Snapshot { held, ..found });
+            }
+            Ok(())
+        })
+    }
+
+    /// Keeps everybody from deleting or renaming a snapshot before the second `until`. What is
+    /// locked can only be locked for longer.
+    ///
+    /// # Errors
+    /// `Invalid` for a time that is past, or beyond [`LOCK_SECS_MAX`]; `NotPermitted` for one that
+    /// would shorten a lock; `NotFound`, `Poisoned`.
+    pub fn snapshot_lock(&self, name: &[u8], until: i64) -> Result<()> {
+        let now = self.env.now().secs;
+        if until <= now {
+            let until = iso_seconds(until);
+            return Err(Error::invalid(format!("{until} is past; a lock ends in the future")));
+        }
+        if until.saturating_sub(now) > LOCK_SECS_MAX {
+            return Err(Error::invalid(format!(
+                "{} is more than 100 years away; nobody could take that back",
+                iso_seconds(until)
+            )));
+        }
+        self.change_snapshot(name, |edit, found| {
+            if let Some(before) = found.locked_until.filter(|before| *before > until) {
+                return Err(Error::NotPermitted {
+                    what: format!(
+                        "Snapshot {} is locked until {} already; a lock can only be extended",
+                        shown(name),
+                        iso_seconds(before)
+                    ),
+                });
+            }
+            if found.locked_until != Some(until) {
+                edit.put_snapshot(&Snapshot { locked_until: Some(until), ..found });
+            }
+            Ok(())
+        })
+    }
+
+    /// One change of a snapshot's record; durable on return.
+    fn change_snapshot(
+        &self,
+        name: &[u8],
+        change: impl FnOnce(&mut Edit<'_>, Snapshot) -> Result<()>,
+    ) -> Result<()> {
         self.admit_change()?;
         {
             let _gate = self.gate.read();
             self.stage(|edit| {
-                let found = edit.view().snapshot_named(old).ok_or_else(|| no_snapshot(old))?;
-                if old != new {
-                    refuse_taken(&edit.view().snapshots(), new)?;
-                    edit.put_snapshot(&Snapshot { name: new.into(), ..found });
-                }
-                Ok(())
+                let found = edit.view().snapshot_named(name).ok_or_else(|| no_snapshot(name))?;
+                change(edit, found)
             })?;
         }
         self.commit()
+    }
+
+    /// Why a snapshot cannot be deleted now, in a few words.
+    #[must_use]
+    pub fn snapshot_protection(&self, snapshot: &Snapshot) -> Option<String> {
+        match snapshot.locked_until.filter(|until| self.env.now().secs < *until) {
+            Some(until) => Some(format!("locked until {}", iso_seconds(until))),
+            None => snapshot.held.then(|| "held".to_owned()),
+        }
+    }
+
+    fn check_free(&self, snapshot: &Snapshot) -> Result<()> {
+        self.check_unlocked(snapshot)?;
+        if snapshot.held {
+            return Err(Error::Busy {
+                what: format!(
+                    "Snapshot {} is held; let it go with `stratafs snapshot release` first",
+                    shown(&snapshot.name)
+                ),
+            });
+        }
+        Ok(())
+    }
+
+    fn check_unlocked(&self, snapshot: &Snapshot) -> Result<()> {
+        match snapshot.locked_until.filter(|until| self.env.now().secs < *until) {
+            None => Ok(()),
+            Some(until) => Err(Error::NotPermitted {
+                what: format!(
+                    "Snapshot {} is locked until {}; nobody can delete or rename it before",
+                    shown(&snapshot.name),
+                    iso_seconds(until)
+                ),
+            }),
+        }
     }
 
     /// All snapshots, oldest first.
@@ -120,5 +234,15 @@ fn refuse_taken(snapshots: &[Snapshot], name: &[u8]) -> Result<()> {
 }
 
 fn no_snapshot(name: &[u8]) -> Error {
-    Error::not_found(format!("snapshot {}", String::from_utf8_lossy(name)))
+    Error::not_found(format!("snapshot {}", shown(name)))
+}
+
+fn shown(name: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(name)
+}
+
+/// `2026-11-03T10:11:12Z`.
+fn iso_seconds(secs: i64) -> String {
+    let iso = Timestamp { secs, nanos: 0 }.iso_utc();
+    iso.split_once('.').map_or_else(|| iso.clone(), |(seconds, _)| format!("{seconds}Z"))
 }

@@ -61,7 +61,7 @@ impl Volume {
     /// Lets a write of `len` bytes in, or says why not. May wait for a commit: memory is bounded.
     pub(super) fn admit_data(&self, len: usize) -> Result<()> {
         self.check_writable()?;
-        self.throttle();
+        self.throttle()?;
         if self.files.dirty_bytes() as u64 > self.config.limits.dirty_bytes {
             self.drain_files(false)?;
         }
@@ -71,25 +71,29 @@ impl Volume {
     /// Lets a change of metadata in.
     pub(super) fn admit_change(&self) -> Result<()> {
         self.check_writable()?;
-        self.throttle();
+        self.throttle()?;
         self.check_room(0)
     }
 
     /// Lets a change in that gives space back: also on a full volume.
     pub(super) fn admit_removal(&self) -> Result<()> {
         self.check_writable()?;
-        self.throttle();
+        self.throttle()?;
         Ok(())
     }
 
-    fn throttle(&self) {
-        let bytes = self.meta.overlay_bytes() as u64;
+    fn throttle(&self) -> Result<()> {
         let bound = self.config.limits.overlay_bytes;
-        if bytes > 2 * bound {
-            self.signal_and_wait();
-        } else if bytes > bound {
+        if self.meta.overlay_bytes() as u64 > 2 * bound {
+            let committed = self.signal_and_wait();
+            // With a full disk below, changes must not pile up in memory.
+            if self.meta.overlay_bytes() as u64 > 2 * bound {
+                return committed;
+            }
+        } else if self.meta.overlay_bytes() as u64 > bound {
             self.signal.kick();
         }
+        Ok(())
     }
 
     fn check_room(&self, len: u64) -> Result<()> {

@@ -7,6 +7,7 @@ mod ends;
 mod git;
 mod helper;
 mod load;
+mod retention;
 mod rsync;
 mod snapdir;
 mod sqlite;

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 pub use bytes::{KIB, MIB, random_bytes, text_bytes};
 pub use disk::SmallDisk;
-pub use program::{Ran, run, run_in, stratafs, try_run, wait_until};
+pub use program::{Ran, run, run_in, run_with, stratafs, try_run, wait_until};
 
 /// No commit but those that are asked for.
 pub const NO_BACKGROUND_COMMITS: &str = "[limits]\ncommit_interval_secs = 3600\n";

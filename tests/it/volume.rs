@@ -8,3 +8,4 @@ mod instants;
 mod opening;
 mod removal;
 mod room;
+mod usage;

@@ -1,8 +1,9 @@
 //! Every answer has a text and a document; the lines that the demo quotes are held word by word.
 
 use super::*;
-use crate::control::Name;
+use crate::control::{KeptSnapshot, Name, PruneReport, SnapshotInfo, SnapshotSpace};
 use crate::stats::ActivityTotals;
+use crate::volume::Amount;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -72,20 +73,61 @@ fn an_empty_volume_has_a_summary_too() {
     assert!(line.starts_with("Written 0 B, stored 0 B (0 %)") && line.lines().count() == 1);
 }
 
-#[test]
-fn snapshots_are_listed_with_name_time_and_id() {
-    let snapshot = SnapshotInfo {
+fn snapshot() -> SnapshotInfo {
+    SnapshotInfo {
         id: 7,
         name: Name(b"mon\xffday".to_vec()),
         created: "2026-11-03T10:11:12.123456789Z".to_owned(),
         epoch: 3,
-    };
+        held: false,
+        locked_until: None,
+        space: None,
+    }
+}
+
+#[test]
+fn snapshots_are_listed_with_name_time_and_id() {
+    let snapshot = snapshot();
     assert_eq!(
         text(&Response::Snapshots(vec![snapshot.clone()])),
         "NAME        CREATED               ID\nmon\\xffday  2026-11-03T10:11:12Z   7\n"
     );
     let json = document(&Response::Snapshots(vec![snapshot])).unwrap();
     assert_eq!(json["snapshots"][0]["name"], "mon\\xffday");
+}
+
+#[test]
+fn what_snapshots_hold_and_what_protects_them_is_listed() {
+    let alone = Amount { chunks: 3, raw_bytes: 3 * MIB, stored_bytes: MIB };
+    let counted = SnapshotInfo {
+        space: Some(SnapshotSpace { referenced_bytes: 20 * MIB, alone }),
+        held: true,
+        locked_until: Some("2027-01-31T00:00:00.000000000Z".to_owned()),
+        ..snapshot()
+    };
+    assert_eq!(
+        text(&Response::Snapshots(vec![counted, snapshot()])),
+        "NAME        CREATED               ID     USED      RAW  REFERENCED  PROTECTED\n\
+         mon\\xffday  2026-11-03T10:11:12Z   7  1.0 MiB  3.0 MiB    20.0 MiB  held, locked until \
+         2027-01-31T00:00:00Z\n\
+         mon\\xffday  2026-11-03T10:11:12Z   7        ?        ?           ?\n"
+    );
+    let kept = KeptSnapshot { snapshot: snapshot(), reasons: vec!["daily snapshot".to_owned()] };
+    let report = PruneReport {
+        dry_run: true,
+        keep: vec![kept],
+        remove: vec![snapshot()],
+        would_free: Some(alone),
+    };
+    assert_eq!(
+        text(&Response::Prune(Box::new(report))),
+        "        NAME        CREATED               WHY\n\
+         keep    mon\\xffday  2026-11-03T10:11:12Z  daily snapshot\n\
+         remove  mon\\xffday  2026-11-03T10:11:12Z\n\
+         1 kept, 1 would be removed\n\
+         Deleting them would free 1.0 MiB (3.0 MiB before compression) in 3 chunks, with the next \
+         gc\n"
+    );
 }
 
 #[test]
@@ -116,6 +158,7 @@ fn every_answer_has_a_document_that_is_an_object() {
     };
     let all = [
         Response::Deleted(2),
+        Response::WouldFree(Amount::default()),
         Response::Stats(Box::new(report())),
         Response::Classes(vec![]),
         Response::Explanation(Box::new(explanation)),
@@ -131,6 +174,6 @@ fn every_answer_has_a_document_that_is_an_object() {
         assert!(text.is_empty() || text.ends_with('\n'), "{text}");
         assert!(text.lines().all(|line| !line.ends_with(' ')), "{text}");
     }
-    assert!(text(&all[3]).contains("/a\\nb"));
-    assert!(text(&all[6]).starts_with("Extent without chunk\n1,001 problems in 1 inodes"));
+    assert!(text(&all[4]).contains("/a\\nb"));
+    assert!(text(&all[7]).starts_with("Extent without chunk\n1,001 problems in 1 inodes"));
 }

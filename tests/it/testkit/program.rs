@@ -76,6 +76,14 @@ pub fn stratafs<A: AsRef<OsStr>>(args: &[A]) -> Ran {
     output(command)
 }
 
+/// Runs our program with variables in its environment.
+pub fn run_with<A: AsRef<OsStr>>(environment: &[(&str, String)], args: &[A]) -> Ran {
+    let mut command = bounded(OsStr::new("env"));
+    command.args(environment.iter().map(|(name, value)| format!("{name}={value}")));
+    command.arg(env!("CARGO_BIN_EXE_stratafs")).args(args);
+    output(command)
+}
+
 /// Runs a program of the system, whatever becomes of it.
 pub fn try_run<A: AsRef<OsStr>>(program: &str, args: &[A]) -> Ran {
     let mut command = bounded(OsStr::new(program));
