@@ -393,8 +393,8 @@ impl Store {
 
     /// Forgets a sealed container. Nobody may refer to the chunks that have their place there, now
     /// or later. Their fingerprints are unknown from now on; after [`Store::freeze`] the rows go
-    /// with the next sealed batch, the file with its [`Store::committed`]. Holds 8 bytes per chunk until then: doom a
-    /// bounded number of containers per commit.
+    /// with the next sealed batch, the file with its [`Store::committed`]. Holds 8 bytes per chunk
+    /// until then: doom a bounded number of containers per commit.
     ///
     /// # Errors
     /// `NotFound`; `Invalid` if the container is not sealed, or a chunk of it is being stored anew

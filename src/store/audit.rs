@@ -2,7 +2,7 @@
 //!
 //! What the tables hold is a problem, never an error; a part of a table that cannot be read is
 //! named, and the rest is looked at. Chunks are taken [`WINDOW_CHUNKS`] at a time, about 20 bytes
-//! each; with more chunks the fingerprints (and, by the caller, the extents) are read several times.
+//! each; with more of them fingerprints (and, by the caller, extents) are read several times.
 
 use std::collections::HashMap;
 

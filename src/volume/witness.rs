@@ -1,7 +1,7 @@
 //! The file `last-commit`: says which commit was the last, beside the database.
 //!
-//! RocksDB cannot tell a log that a crash tore from one that was damaged or cut later: both times it
-//! drops what it cannot read, and everything behind it. This file can: it is written after every
+//! RocksDB cannot tell a log that a crash tore from one that was damaged or cut later: both times
+//! it drops what it cannot read, and everything behind it. This file can: it is written after every
 //! commit, so a database that is older than it has lost commits whose success was reported.
 //!
 //! It is not synced, so that no commit waits for it: after a power cut it may be older than the

@@ -143,7 +143,7 @@ impl Past<'_> {
         Ok(())
     }
 
-    /// The first snapshot within `life` that does not see the inode, with this kind if one is given.
+    /// The first snapshot within `life` that does not see the inode, with this kind if given.
     fn missing(
         &self,
         ino: Ino,
