@@ -13,7 +13,7 @@ use crate::kv::Kv;
 use crate::meta;
 use crate::store;
 use crate::types::ContainerId;
-use crate::volume::Volume;
+use crate::volume::{DamagedFile, Volume};
 
 /// Problems listed one by one; further ones are only counted.
 const PROBLEMS_MAX: usize = 1000;
@@ -102,6 +102,10 @@ pub fn run(
             }
         }
     }
+    match volume.damage() {
+        Ok(damage) => report.add(damage.files.iter().map(DamagedFile::sentence)),
+        Err(e) => report.add([format!("Files with damaged chunks were not looked for: {e}")]),
+    }
     Ok(report)
 }
 
@@ -118,7 +122,7 @@ fn chunks(volume: &Volume, state: &dyn Kv, report: &mut CheckReport) -> Vec<(Con
             }
         });
     }
-    audit.finish();
+    audit.finish(state);
     report.chunks = audit.chunks;
     report.containers = audit.containers.len() as u64;
     report.more_problems += audit.more_problems;

@@ -13,6 +13,7 @@ mod mounted;
 mod mountpoint;
 mod output;
 mod rebuild;
+mod scrub;
 mod show;
 mod snapshots;
 
@@ -39,7 +40,7 @@ use crate::sys::mount::unmount;
 use crate::sys::process::is_running;
 use crate::volume::{InitOptions, Volume};
 
-/// Exit code of a `check` that found problems.
+/// Exit code of a `check` that found problems, and of a `scrub` that knows damage.
 const EXIT_PROBLEMS: u8 = 11;
 /// Exit code of wrong usage, clap's own.
 const EXIT_USAGE: u8 = 2;
@@ -108,6 +109,11 @@ fn run(cli: Cli, line: &[OsString]) -> Result<u8> {
         }
         Command::RebuildIndex { volume, dry_run } => {
             return rebuild::run(&volume.volume, dry_run, output);
+        }
+        Command::Scrub(args) => {
+            let response = scrub::ask(&args, output)?;
+            print(&response, output)?;
+            return Ok(if scrub::is_damaged(&response) { EXIT_PROBLEMS } else { 0 });
         }
         Command::Snapshot(command) => snapshots::request(command)?,
         Command::Prune(args) => snapshots::prune(args),

@@ -11,6 +11,7 @@
 mod classes;
 mod reader;
 mod rules;
+mod scrub;
 mod size;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ pub use classes::{
     LOG, MAIL, MEDIA, OFFICE, OTHER, SOURCE,
 };
 pub use rules::{MagicSpec, RuleSpec};
+pub use scrub::ScrubLimits;
 pub use size::{SIZE_FORMS, parse_size};
 
 use std::io;
@@ -88,6 +90,8 @@ pub struct Config {
     pub path: Option<PathBuf>,
     /// Bounds.
     pub limits: Limits,
+    /// Verification in the background.
+    pub scrub: ScrubLimits,
     /// All classes in id order: the built-in ones as the file changed them, and the added ones.
     pub classes: Vec<ClassSpec>,
     /// Rules in file order; the first that matches wins.
@@ -97,7 +101,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let (limits, classes) = (Limits::default(), classes::built_in());
-        Self { path: None, limits, classes, rules: Vec::new() }
+        Self { path: None, limits, scrub: ScrubLimits::default(), classes, rules: Vec::new() }
     }
 }
 
@@ -136,11 +140,17 @@ impl Config {
             source.error(at, problem, "see docs/config.example.toml for the form")
         })?;
         let top = Section::new(source, "the top level".to_owned(), table.get_ref(), 0);
-        top.refuse_unknown(&["limits", "classes", "rule"])?;
+        top.refuse_unknown(&["limits", "scrub", "classes", "rule"])?;
         let limits = match top.get("limits") {
             None => Limits::default(),
             Some(value) => {
                 read_limits(&Section::from_value(source, "section [limits]".to_owned(), value)?)?
+            }
+        };
+        let scrub = match top.get("scrub") {
+            None => ScrubLimits::default(),
+            Some(value) => {
+                scrub::read(&Section::from_value(source, "section [scrub]".to_owned(), value)?)?
             }
         };
         let classes = match top.get("classes") {
@@ -154,7 +164,7 @@ impl Config {
             None => Vec::new(),
             Some(value) => rules::read(source, value, &classes)?,
         };
-        Ok(Self { path: Some(path.to_owned()), limits, classes, rules })
+        Ok(Self { path: Some(path.to_owned()), limits, scrub, classes, rules })
     }
 
     /// Refuses a class that names a shard which is not in `shards`.

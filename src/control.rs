@@ -8,6 +8,7 @@
 mod client;
 mod ending;
 mod protocol;
+mod scrubs;
 mod server;
 mod snapshots;
 
@@ -24,6 +25,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -60,8 +62,13 @@ pub struct MountedVolume {
 }
 
 impl Serve for MountedVolume {
-    fn serve(&self, request: Request, progress: &mut dyn FnMut(&str)) -> Result<Response> {
-        serve_request(&self.volume, Some(&self.mounted), request, progress)
+    fn serve(
+        &self,
+        request: Request,
+        progress: &mut dyn FnMut(&str),
+        gone: &AtomicBool,
+    ) -> Result<Response> {
+        serve_request(&self.volume, Some(&self.mounted), request, progress, gone)
     }
 }
 
@@ -71,6 +78,19 @@ impl Serve for MountedVolume {
 /// # Errors
 /// What the request fails with; `Busy` when another process has the volume and does not listen.
 pub fn call(dir: &Path, request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Response> {
+    call_until(dir, request, progress, &AtomicBool::new(false))
+}
+
+/// As [`call`]; when `gone` becomes true, a long request that is carried out here ends early.
+///
+/// # Errors
+/// As [`call`].
+pub fn call_until(
+    dir: &Path,
+    request: &Request,
+    progress: &mut dyn FnMut(&str),
+    gone: &AtomicBool,
+) -> Result<Response> {
     let deadline = Instant::now() + LOCKED_WAIT;
     loop {
         if let Some(client) = Client::connect(dir)? {
@@ -82,7 +102,7 @@ pub fn call(dir: &Path, request: &Request, progress: &mut dyn FnMut(&str)) -> Re
             read_only: !request.changes_volume(),
         };
         match Volume::open(dir, options) {
-            Ok(volume) => return serve_and_close(&volume, request.clone(), progress),
+            Ok(volume) => return serve_and_close(&volume, request.clone(), progress, gone),
             Err(Error::Busy { .. }) if Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(50));
             }
@@ -95,8 +115,9 @@ fn serve_and_close(
     volume: &Arc<Volume>,
     request: Request,
     progress: &mut dyn FnMut(&str),
+    gone: &AtomicBool,
 ) -> Result<Response> {
-    let outcome = serve_request(volume, None, request, progress);
+    let outcome = serve_request(volume, None, request, progress, gone);
     let closed = volume.shutdown();
     let response = outcome?;
     closed?;
@@ -112,6 +133,7 @@ pub fn serve_request(
     mounted: Option<&MountedInfo>,
     request: Request,
     progress: &mut dyn FnMut(&str),
+    gone: &AtomicBool,
 ) -> Result<Response> {
     if let Request::Umount { lazy } = request {
         return unmount(volume, mounted, lazy);
@@ -154,6 +176,9 @@ pub fn serve_request(
             Response::Check(Box::new(report))
         }
         Request::Gc => Response::Gc(Box::new(gc::run(volume)?)),
+        Request::Scrub { .. } | Request::ScrubStatus | Request::ScrubRepair { .. } => {
+            scrubs::serve(volume, mounted, request, progress, gone)?
+        }
         Request::Umount { .. } => unreachable!("answered above"),
     })
 }

@@ -220,6 +220,13 @@ impl Error {
         )
     }
 
+    /// True if the device could not read bytes it holds: they are damaged, others need not be.
+    #[must_use]
+    pub fn is_medium_error(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        matches!(source.raw_os_error(), Some(libc::EIO | libc::EREMOTEIO | libc::EBADMSG))
+    }
+
     /// The errno a system call gets. Numbers are Linux's, the same on every architecture we name.
     #[must_use]
     pub fn errno(&self) -> i32 {

@@ -92,6 +92,33 @@ pub fn ingest(
     Ok(done)
 }
 
+/// Where `data`, which begins at byte `offset` of its file, would be cut: the chunks, and the first
+/// byte that was not cut (see [`ingest`] for `more`). Stores nothing.
+#[must_use]
+pub fn cuts(
+    chunking: Chunking,
+    data: &[u8],
+    offset: u64,
+    more: bool,
+) -> (Vec<Range<usize>>, usize) {
+    let mut chunks = Vec::new();
+    let mut rest = 0;
+    for segment in segments(data, offset, more) {
+        let Range { start, end } = segment.range;
+        rest = end;
+        if segment.zero {
+            continue;
+        }
+        let open_end = more && end == data.len();
+        rest = start;
+        for len in cut(chunking, &data[start..end], offset + start as u64, open_end) {
+            chunks.push(rest..rest + len);
+            rest += len;
+        }
+    }
+    (chunks, rest)
+}
+
 /// What a class's setting asks of the codec.
 #[must_use]
 pub fn codec_choice(setting: CodecSetting) -> CodecChoice {

@@ -45,11 +45,15 @@ pub enum Table {
     Shard = 12,
     /// name → counters.
     Super = 13,
+    /// chunk number → nothing: this chunk is known to be bad.
+    Damaged = 14,
+    /// container id → its last verification.
+    Scrub = 15,
 }
 
 impl Table {
     /// All tables, in tag order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Inode,
         Self::Dirent,
         Self::Extent,
@@ -63,6 +67,8 @@ impl Table {
         Self::Reap,
         Self::Shard,
         Self::Super,
+        Self::Damaged,
+        Self::Scrub,
     ];
 
     /// Name of the column family.
@@ -82,6 +88,8 @@ impl Table {
             Self::Reap => "reap",
             Self::Shard => "shard",
             Self::Super => "super",
+            Self::Damaged => "damaged",
+            Self::Scrub => "scrub",
         }
     }
 

@@ -21,6 +21,7 @@ pub mod kv;
 pub mod limits;
 pub mod meta;
 pub mod retain;
+pub mod scrub;
 pub mod shard;
 pub mod stats;
 pub mod store;

@@ -23,6 +23,7 @@ mod layers;
 mod lives;
 mod overlay;
 mod record;
+mod reverse;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ pub use audit::{Audit, ChunkRef, PASS_INODES, audit, each_reference};
 pub use edit::Edit;
 pub use lives::{Life, extent_lives, snapshots};
 pub use record::{Reap, ShardRow};
+pub use reverse::{Extents, Reference, Reverse};
 pub use view::View;
 
 use crate::error::{Error, Result};

@@ -72,6 +72,10 @@ pub trait Shard: Send + Sync {
     /// `Io`.
     fn space(&self) -> Result<Space>;
 
+    /// Lets go of what the system keeps of a container in memory, so that the next read comes from
+    /// the medium. Best effort.
+    fn drop_cached(&self, _id: ContainerId) {}
+
     /// Where it is, for messages.
     fn place(&self) -> String;
 }

@@ -28,6 +28,7 @@ mod find;
 mod frame;
 #[doc(hidden)]
 pub mod fuzz;
+mod ledger;
 mod pending;
 mod queue;
 mod reader;
@@ -53,6 +54,7 @@ pub use self::audit::{Audit, WINDOW_CHUNKS, Window};
 pub use self::commit::Sealed;
 pub use self::container::{ContainerHeader, PlacedFrame};
 pub use self::frame::{FrameDirectory, FrameEntry};
+pub use self::ledger::ScrubRow;
 pub use self::rebuild::{ChunkSet, OldContainers, Rebuild, Rebuilt, old_containers, rebuild};
 pub use self::rows::{ChunkRow, ContainerRow, ContainerState, Health};
 pub use self::scan::{FrameScan, read_footer, scan_frames};
@@ -169,6 +171,7 @@ impl Store {
     ) -> Result<Self> {
         let core = Arc::new(Core::new(kv, options, next, stats));
         core.check_numbers(next)?;
+        core.look_for_damage();
         for (id, shard) in shards {
             core.attach(id, shard)?;
         }
@@ -464,7 +467,8 @@ impl Store {
     /// # Errors
     /// `NotFound`; `Shard` if its shard is not there; `Kv`. Damage is in the report.
     pub fn verify_container(&self, id: ContainerId) -> Result<Report> {
-        self.core.verify_container(id)
+        let report = self.core.verify_container(id, &mut |_| true)?;
+        report.ok_or_else(|| Error::invalid("The verification was stopped"))
     }
 }
 

@@ -21,6 +21,7 @@
 
 mod attributes;
 mod commit;
+mod damage;
 mod dirty;
 mod extent;
 mod files;
@@ -38,6 +39,7 @@ mod resize;
 mod snapshots;
 mod space;
 mod superblock;
+mod upkeep;
 mod usage;
 mod witness;
 mod write;
@@ -62,6 +64,7 @@ use crate::store::Store;
 use crate::types::{At, Cookie, Epoch, FileKind, Ino, Inode, ShardId, Timestamp, Txg, VolumeId};
 
 use commit::{Background, CommitSignal, Frozen};
+pub use damage::{Damage, DamagedChunk, DamagedFile};
 use files::{FileNode, FileTable};
 use hints::NameHints;
 pub use init::InitOptions;
@@ -71,6 +74,7 @@ pub use rebuild::RebuildReport;
 pub use report::{ClassReport, Explanation, ShardInfo, StatsReport, Status};
 pub use space::VolumeSpace;
 pub use superblock::{FORMAT_VERSION, SUPERBLOCK_FILE};
+pub use upkeep::{Pass, Turn, Verified};
 pub use usage::{Amount, SnapshotUsage};
 
 /// An open volume.
@@ -106,6 +110,8 @@ pub struct Volume {
     marks: RwLock<Option<Arc<Marks>>>,
     /// Held by gc and check: they must not run at the same time.
     maintenance: Mutex<()>,
+    scrub_turn: upkeep::ScrubTurn,
+    told_reads: upkeep::ToldReads,
     signal: Arc<CommitSignal>,
     reaper: Arc<Background>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,

@@ -20,7 +20,7 @@ Exit codes:
    8  configuration file does not load
    9  shard missing, foreign or unknown
   10  no space left, or read-only
-  11  check found problems
+  11  check or scrub found problems
 
 First steps:
   stratafs init /backup/vol
@@ -132,6 +132,9 @@ pub(super) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Verify what is stored, name what is damaged, and repair it from good copies
+    #[command(after_help = super::scrub::HELP)]
+    Scrub(super::scrub::ScrubArgs),
     /// Print the version
     Version,
 }

@@ -14,6 +14,7 @@ use crate::control::{Client, Ending, MountedInfo, MountedVolume, Request, Respon
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::fuse::{MountOptions, Mounted, check, mount};
+use crate::scrub::Background;
 use crate::sys::process::{Signal, Signals, bound_malloc};
 use crate::vfs::{Vfs, VfsOptions};
 use crate::volume::{OpenOptions, Volume};
@@ -131,7 +132,7 @@ fn start(volume: &Arc<Volume>, options: &MountOptions, snapdir_visible: bool) ->
     let ending = Arc::new(Ending::default());
     let info = MountedInfo {
         mountpoint: mountpoint.clone(),
-        unmount: unmounter(&mounted, mountpoint),
+        unmount: unmounter(volume, &mounted, mountpoint),
         ending: Arc::clone(&ending),
     };
     let service = Box::new(MountedVolume { volume: Arc::clone(volume), mounted: info });
@@ -144,15 +145,26 @@ fn start(volume: &Arc<Volume>, options: &MountOptions, snapdir_visible: bool) ->
     }
 }
 
-/// How a client's unmount is done: one that finds the mountpoint in use says by whom.
+/// How a client's unmount is done: one that finds the mountpoint in use says by whom, and one whose
+/// last commit has no room does not happen, for it would lose what was written.
 fn unmounter(
+    volume: &Arc<Volume>,
     mounted: &Arc<Mounted>,
     mountpoint: &Path,
 ) -> Box<dyn Fn(bool) -> Result<()> + Send + Sync> {
-    let (mounted, mountpoint) = (Arc::clone(mounted), mountpoint.to_owned());
-    Box::new(move |lazy| match mounted.unmount(lazy) {
-        Err(Error::Busy { .. }) => Err(busy(&mountpoint)),
-        outcome => outcome,
+    let (volume, mounted) = (Arc::downgrade(volume), Arc::clone(mounted));
+    let mountpoint = mountpoint.to_owned();
+    Box::new(move |lazy| {
+        if let (false, Some(volume)) = (lazy, volume.upgrade())
+            && let Err(Error::NoSpace { place }) = volume.commit()
+        {
+            let place = format!("{place} for the last commit, which umount --lazy would lose");
+            return Err(Error::NoSpace { place });
+        }
+        match mounted.unmount(lazy) {
+            Err(Error::Busy { .. }) => Err(busy(&mountpoint)),
+            outcome => outcome,
+        }
     })
 }
 
@@ -174,9 +186,11 @@ impl Live {
         } else {
             log::info!("Volume mounted");
         }
+        let scrubber = background_scrub(volume, started.is_ok());
         let session = wait_for_end(&receiver, &self.mounted, volume);
         log::info!("Session ended, last commit begins");
         self.ending.begin();
+        drop(scrubber);
         self.server.drain();
         let closed = volume.shutdown();
         match &closed {
@@ -187,6 +201,12 @@ impl Live {
         self.server.finish();
         closed.and(session).and(started)
     }
+}
+
+/// Scrubs while mounted; a volume that cannot be scrubbed in the background can still be used.
+fn background_scrub(volume: &Arc<Volume>, started: bool) -> Option<Background> {
+    let scrubber = started.then(|| Background::start(volume))?;
+    scrubber.inspect_err(|e| log::warn!("Scrub in the background does not start cause={e}")).ok()
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::format::{Align::Left, Align::Right, Table, count, percent, plain, size};
+use super::scrub;
 use crate::check::CheckReport;
 use crate::control::{ClassInfo, Response};
 use crate::gc::GcReport;
@@ -29,6 +30,9 @@ pub(super) fn text(response: &Response) -> String {
         Response::Shard(shard) => shards(std::slice::from_ref(shard)),
         Response::Check(report) => check(report),
         Response::Gc(report) => gc(report),
+        Response::Scrub(report) => scrub::report(report),
+        Response::ScrubStatus(state) => scrub::state(state),
+        Response::ScrubRepair(report) => scrub::repaired(report),
     }
 }
 
@@ -48,6 +52,9 @@ pub(super) fn document(response: &Response) -> serde_json::Result<Value> {
         Response::Shard(shard) => serde_json::to_value(shard)?,
         Response::Check(report) => serde_json::to_value(report)?,
         Response::Gc(report) => serde_json::to_value(report)?,
+        Response::Scrub(report) => serde_json::to_value(report)?,
+        Response::ScrubStatus(state) => serde_json::to_value(state)?,
+        Response::ScrubRepair(report) => serde_json::to_value(report)?,
         Response::Unmounted => json!({ "unmounted": true }),
         Response::Detached => json!({ "unmounted": false, "detached": true }),
     })
@@ -96,10 +103,11 @@ fn shards(list: &[ShardInfo]) -> String {
 fn status_text(status: &Status) -> String {
     // Not mounted, it is this command that opened it, and only to look.
     let read_only = status.read_only && status.mounted_on.is_some();
-    let state = match (&status.poisoned, read_only) {
+    let state = match (&status.poisoned, &status.commit_failure) {
         (Some(cause), _) => format!("stopped accepting writes: {}", plain(cause)),
-        (None, true) => "well, read-only".to_owned(),
-        (None, false) => "well".to_owned(),
+        (None, Some(cause)) => format!("waits to commit: {}", plain(cause)),
+        (None, None) if read_only => "well, read-only".to_owned(),
+        (None, None) => "well".to_owned(),
     };
     let mounted = match &status.mounted_on {
         Some(mountpoint) => format!("on {} by process {}", plain(mountpoint), status.pid),
@@ -115,6 +123,7 @@ fn status_text(status: &Status) -> String {
         ("Commit", format!("{} (epoch {})", status.txg, status.epoch)),
         ("Not yet durable", size(waiting)),
         ("Stored", stored_in(status.stored_bytes, status.containers)),
+        ("Verified", scrub::verified(&status.verified)),
     ]);
     text.push('\n');
     text += &shards(&status.shards);

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{
     CONFIG_FILE, Chunking, CodecSetting, Config, IMAGE, Limits, MEDIA, MagicSpec, OTHER, SOURCE,
+    ScrubLimits,
 };
 use crate::error::Error;
 use crate::limits::CHUNK_BYTES_MAX;
@@ -35,6 +36,7 @@ fn the_example_loads_and_shows_the_defaults() {
     let text = include_str!("../../docs/config.example.toml");
     let config = parse(text).unwrap();
     assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.scrub, ScrubLimits::default());
     let media = config.classes.iter().find(|class| class.id == MEDIA).unwrap();
     let mut default = Config::default().classes[usize::from(MEDIA.0)].clone();
     default.line = media.line;
@@ -87,6 +89,21 @@ fn limits_take_numbers_and_texts() {
     assert_eq!(config.unwrap().limits, expected);
     let small = parse("[limits]\ndirty_bytes = \"3MiB\"").unwrap().limits;
     assert_eq!((small.dirty_bytes, small.file_dirty_bytes), (3 << 20, 3 << 20));
+}
+
+#[test]
+fn scrub_has_a_rate_and_an_interval() {
+    let scrub = |text| parse(text).unwrap().scrub;
+    let default = ScrubLimits::default();
+    assert_eq!(scrub("[scrub]"), default);
+    let fast = ScrubLimits { rate_bytes: 100 << 20, ..default };
+    assert_eq!(scrub("[scrub]\nrate = \"100MiB\""), fast);
+    assert_eq!(scrub("[scrub]\ninterval_days = 0"), ScrubLimits { interval_days: 0, ..default });
+    for bad in ["rate = 0", "rate = \"1k\"", "interval_days = -1", "interval_days = 3651"] {
+        let text = sentence(parse(&format!("[scrub]\n{bad}")));
+        assert!(text.contains("section [scrub]") && text.contains("line 2"), "{text}");
+    }
+    assert!(sentence(parse("[scrub]\ndays = 1")).contains("valid keys are rate, interval_days"));
 }
 
 #[test]
@@ -179,7 +196,7 @@ fn rules_keep_their_order_and_conditions() {
 const BAD: &[(&str, &[&str])] = &[
     ("[limits\n", &["Not TOML", "line 1"]),
     ("\n\na = 1\na = 2\n", &["Not TOML", "line 4"]),
-    ("[limit]\nx = 1", &["\"limit\"", "line 1", "limits, classes, rule"]),
+    ("[limit]\nx = 1", &["\"limit\"", "line 1", "limits, scrub, classes, rule"]),
     ("limits = 3", &["section [limits]", "table", "line 1"]),
     ("[limits]\n\nfoo = 1", &["Unknown key \"foo\"", "[limits]", "line 3", "dirty_bytes"]),
     ("[limits]\ncommit_interval_secs = 0", &["0", "commit_interval_secs", "line 2", "1 to 3600"]),

@@ -36,11 +36,17 @@ const READERS_WAIT: Duration = Duration::from_secs(10);
 
 /// What answers requests.
 pub trait Serve: Send + Sync {
-    /// Serves one request. `progress` takes sentences for the waiting client.
+    /// Serves one request. `progress` takes sentences for the waiting client; `gone` becomes true
+    /// when nobody waits any more.
     ///
     /// # Errors
     /// Whatever the client should be told.
-    fn serve(&self, request: Request, progress: &mut dyn FnMut(&str)) -> Result<Response>;
+    fn serve(
+        &self,
+        request: Request,
+        progress: &mut dyn FnMut(&str),
+        gone: &AtomicBool,
+    ) -> Result<Response>;
 }
 
 /// Requests being served.
@@ -216,13 +222,13 @@ fn converse(shared: &Arc<Shared>, stream: &UnixStream) {
     let outcome = admit(stream).and_then(|()| read_request(stream)).and_then(|request| {
         log::debug!("Control request verb={:?}", request.verb());
         let _running = running(shared, &request);
-        let mut listens = true;
+        let gone = AtomicBool::new(false);
         let mut progress = |text: &str| {
-            if listens {
-                listens = send(stream, Reply::Progress(text.to_owned()));
+            if !gone.load(Ordering::Relaxed) && !send(stream, Reply::Progress(text.to_owned())) {
+                gone.store(true, Ordering::Relaxed);
             }
         };
-        shared.service.serve(request, &mut progress)
+        shared.service.serve(request, &mut progress, &gone)
     });
     answer(stream, outcome);
 }

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// Memtable of one table. With two per table, most tables idle, and `write_buffer_bytes` over all
 /// of them as the real bound.
 const TABLE_WRITE_BUFFER_BYTES: usize = 16 * 1024 * 1024;
-/// Memory is handed to a memtable in pieces of this size; 14 idle tables must not add up.
+/// Memory is handed to a memtable in pieces of this size; 16 idle tables must not add up.
 const ARENA_BLOCK_BYTES: usize = 256 * 1024;
 /// One row group per read: larger than RocksDB's 4 KiB because neighbours are wanted together.
 const SCAN_BLOCK_BYTES: usize = 8 * 1024;
@@ -223,11 +223,16 @@ fn open_error(path: &Path, error: &rocksdb::Error) -> Error {
                  use the version that wrote it"
             ),
         },
-        ErrorKind::IOError if text.contains("lock") && text.contains("LOCK") => Error::Busy {
+        ErrorKind::IOError if is_locked(&text) => Error::Busy {
             what: format!("The metadata database in {place} is open in another process ({text})"),
         },
         _ => Error::io("open the metadata database in", path, std::io::Error::other(text)),
     }
+}
+
+/// RocksDB's words for a lock that somebody has; a lock file that cannot be made is another matter.
+fn is_locked(text: &str) -> bool {
+    text.contains("While lock file") || text.contains("lock hold by")
 }
 
 /// True if the disk was full. RocksDB then refuses all writes until there is room for a memtable

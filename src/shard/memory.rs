@@ -1,6 +1,9 @@
 //! A shard in memory, for tests: it also plays a power cut.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -11,12 +14,16 @@ use crate::types::ContainerId;
 
 /// Capacity a memory shard claims to have; no test writes as much.
 const TOTAL_BYTES: u64 = 1 << 40;
+/// What the system says of a bad sector.
+const EIO: i32 = 5;
 
 #[derive(Clone, Debug, Default)]
 struct Object {
     bytes: Vec<u8>,
     /// What the last sync confirmed, if there was one.
     durable: Option<Vec<u8>>,
+    /// Bytes that the device cannot read.
+    unreadable: Option<Range<u64>>,
 }
 
 type Objects = Arc<Mutex<BTreeMap<ContainerId, Object>>>;
@@ -40,7 +47,10 @@ impl MemoryShard {
         let objects = self.objects.lock();
         let kept = objects.iter().filter_map(|(id, object)| {
             let durable = object.durable.clone()?;
-            Some((*id, Object { bytes: durable.clone(), durable: Some(durable) }))
+            Some((
+                *id,
+                Object { bytes: durable.clone(), durable: Some(durable), ..Object::default() },
+            ))
         });
         Self { objects: Arc::new(Mutex::new(kept.collect())) }
     }
@@ -54,6 +64,13 @@ impl MemoryShard {
                 true
             }
             None => false,
+        }
+    }
+
+    /// Lets every read that touches these bytes of a container fail as a bad sector does.
+    pub fn fail_reads(&self, id: ContainerId, range: Option<Range<u64>>) {
+        if let Some(object) = self.objects.lock().get_mut(&id) {
+            object.unreadable = range;
         }
     }
 
@@ -88,6 +105,10 @@ impl Shard for MemoryShard {
         let object = objects.get(&id).ok_or_else(|| self.missing(id))?;
         let have = object.bytes.len() as u64;
         let end = offset.saturating_add(buf.len() as u64);
+        if object.unreadable.as_ref().is_some_and(|bad| offset < bad.end && bad.start < end) {
+            let place = Path::new("memory");
+            return Err(Error::io("read", place, io::Error::from_raw_os_error(EIO)));
+        }
         let range = usize::try_from(offset).ok().zip(usize::try_from(end).ok());
         let part = range.and_then(|(from, to)| object.bytes.get(from..to));
         buf.copy_from_slice(part.ok_or_else(|| super::too_short(id, &self.place(), have, end))?);

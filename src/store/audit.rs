@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use super::Store;
 use super::core::Core;
+use super::ledger::audit_damaged;
 use super::rows::{
     ChunkRow, ContainerRow, ContainerState, FingerprintRow, Health, chunk_key, parse_key,
 };
@@ -34,6 +35,8 @@ pub struct Audit {
     tallies: HashMap<ContainerId, Tally>,
     next: ChunkNo,
     done: bool,
+    /// Chunks whose rows say that they are damaged.
+    bad: u64,
 }
 
 /// A container's row and what chunk rows say of it.
@@ -135,8 +138,12 @@ impl Audit {
         Some(window)
     }
 
-    /// Compares what the chunks said of their containers, once all windows were seen.
-    pub fn finish(&mut self) {
+    /// Compares what the chunks said of their containers, and of themselves, once all windows were
+    /// seen.
+    pub fn finish(&mut self, kv: &dyn Kv) {
+        if let Err(e) = audit_damaged(kv, self.bad, &mut self.problems) {
+            self.problem(format!("The list of damaged chunks was not checked: {e}"));
+        }
         for (id, tally) in std::mem::take(&mut self.tallies) {
             let row = &tally.row;
             // Chunks that moved away are still counted, so the row may say more, never less.
@@ -199,6 +206,7 @@ impl Audit {
             }
         }
         if row.health != Health::Good {
+            self.bad += 1;
             self.problem(format!("Chunk {chunk} is known to be damaged"));
         }
     }

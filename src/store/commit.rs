@@ -1,11 +1,10 @@
 //! Seal and committed: the store's part of a commit.
 
-use std::collections::HashMap;
-
 use super::NextIds;
 use super::core::Core;
+use super::ledger::{Found, Marks, Verified, drop_recorded};
 use super::pending::StoredChunk;
-use super::rows::{ChunkRow, FingerprintRow, Health, chunk_key, container_key};
+use super::rows::{ChunkRow, FingerprintRow, chunk_key, container_key};
 use crate::error::{Error, Result};
 use crate::kv::{Batch, Table};
 use crate::types::{ChunkNo, ContainerId, Fingerprint, ShardId};
@@ -22,7 +21,8 @@ pub struct Sealed {
     pub next: NextIds,
     stored: Vec<StoredChunk>,
     doomed: Vec<(ContainerId, ShardId)>,
-    bad: Vec<ChunkNo>,
+    marks: Marks,
+    verified: Verified,
 }
 
 impl Sealed {
@@ -41,17 +41,18 @@ impl Core {
         }
         self.drain()?;
         let mut changes = Batch::default();
-        let (doomed, bad, corrected) = {
+        let (doomed, found, corrected) = {
             let mut pending = self.pending.lock();
             let corrected = std::mem::take(&mut pending.corrected);
-            (pending.due(), pending.bad.clone(), corrected)
+            (pending.due(), Found::of(&pending), corrected)
         };
         for (id, row) in corrected {
             changes.put(Table::Container, container_key(id), row.to_bytes());
         }
         // Marks, then deletions, then new rows: later changes of a row win.
-        let bad = self.bad_rows(&bad, &mut changes)?;
-        let doomed = self.doom_rows(&doomed, &mut changes)?;
+        let marks = self.health_rows(&found, &mut changes)?;
+        let verified = self.verified_rows(found.verified, &mut changes)?;
+        let doomed = self.doom_rows(&doomed, &marks, &mut changes)?;
         let mut stored = Vec::new();
         for writer in self.writers() {
             let sealed = writer.lock().seal();
@@ -65,9 +66,10 @@ impl Core {
         stored.sort_unstable_by_key(|chunk| chunk.stamp);
         for StoredChunk { chunk, row, .. } in &stored {
             put_chunk(&mut changes, *chunk, row);
+            self.forget_damage(*chunk, &marks, &mut changes)?;
         }
         *sealing = true;
-        Ok(Sealed { changes, next: self.next_ids(), stored, doomed, bad })
+        Ok(Sealed { changes, next: self.next_ids(), stored, doomed, marks, verified })
     }
 
     /// Hands the jobs that failed to the workers again, if their failure may have passed.
@@ -115,6 +117,7 @@ impl Core {
     fn doom_rows(
         &self,
         doomed: &[ContainerId],
+        marks: &Marks,
         changes: &mut Batch,
     ) -> Result<Vec<(ContainerId, ShardId)>> {
         let mut places = Vec::with_capacity(doomed.len());
@@ -122,36 +125,18 @@ impl Core {
             places.push((*id, self.container(*id)?.shard));
             for (chunk, row) in self.rows_of(*id)? {
                 changes.delete(Table::Chunk, chunk_key(chunk));
+                self.forget_damage(chunk, marks, changes)?;
                 if self.chunk_with(row.fingerprint) == Some(chunk) {
                     changes.delete(Table::Fingerprint, row.fingerprint.0);
                 }
             }
             changes.delete(Table::Container, container_key(*id));
+            changes.delete(Table::Scrub, container_key(*id));
         }
         Ok(places)
     }
 
-    /// Marks the committed rows of damaged chunks; returns which of them were.
-    fn bad_rows(
-        &self,
-        bad: &HashMap<ChunkNo, Fingerprint>,
-        changes: &mut Batch,
-    ) -> Result<Vec<ChunkNo>> {
-        let mut marked = Vec::new();
-        for (chunk, fingerprint) in bad {
-            let Some(row) = self.chunk_row(*chunk)? else { continue };
-            let row = ChunkRow { health: Health::Bad, ..row };
-            changes.put(Table::Chunk, chunk_key(*chunk), row.to_bytes());
-            if self.chunk_with(*fingerprint) == Some(*chunk) {
-                let row = FingerprintRow { health: Health::Bad, chunk: *chunk };
-                changes.put(Table::Fingerprint, fingerprint.0, row.to_bytes());
-            }
-            marked.push(*chunk);
-        }
-        Ok(marked)
-    }
-
-    fn chunk_with(&self, fingerprint: Fingerprint) -> Option<ChunkNo> {
+    pub(super) fn chunk_with(&self, fingerprint: Fingerprint) -> Option<ChunkNo> {
         self.fingerprint_row(fingerprint).map(|row| row.chunk)
     }
 
@@ -159,10 +144,10 @@ impl Core {
         {
             let mut pending = self.pending.lock();
             pending.commits += 1;
-            for chunk in &sealed.bad {
-                pending.bad.remove(chunk);
-            }
+            sealed.marks.drop_recorded(&mut pending);
+            drop_recorded(&sealed.verified, &mut pending);
         }
+        self.look_for_damage();
         for part in sealed.stored.chunks(DROP_AT_ONCE) {
             self.pending.lock().drop_committed(part);
         }

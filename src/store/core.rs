@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -32,6 +32,8 @@ pub(super) struct Core {
     pub(super) sealing: Mutex<bool>,
     /// Containers without a row that opening found and kept.
     pub(super) strays: Mutex<Vec<(ShardId, ContainerId)>>,
+    /// False if table `damaged` is empty, as it nearly always is: nobody needs to ask it then.
+    pub(super) has_damage: AtomicBool,
     shards: RwLock<HashMap<ShardId, Arc<dyn Shard>>>,
     writers: Mutex<HashMap<Lane, Arc<Mutex<Writer>>>>,
 }
@@ -54,6 +56,7 @@ impl Core {
             next_container: AtomicU64::new(next.container.0),
             sealing: Mutex::new(false),
             strays: Mutex::default(),
+            has_damage: AtomicBool::new(true),
             shards: RwLock::default(),
             writers: Mutex::default(),
         }

@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 
+use super::ledger::ScrubRow;
 use super::rows::{ChunkRow, ContainerRow, FingerprintRow, Health};
 use super::{NextIds, PutHint};
 use crate::codec::CodecChoice;
@@ -105,8 +106,12 @@ pub(super) struct Pending {
     outstanding: BTreeSet<u64>,
     doomed: HashMap<ContainerId, Doom>,
     doomed_chunks: HashSet<ChunkNo>,
-    /// Found bad, not yet recorded in the database.
-    pub(super) bad: HashMap<ChunkNo, Fingerprint>,
+    /// Found bad at this place, not yet recorded in the database.
+    pub(super) bad: HashMap<ChunkNo, ChunkRow>,
+    /// Recorded as bad and found good at this place.
+    pub(super) good: HashMap<ChunkNo, ChunkRow>,
+    /// Verifications not yet recorded in the database.
+    pub(super) verified: HashMap<ContainerId, ScrubRow>,
     /// Container rows that recovery corrected.
     pub(super) corrected: Vec<(ContainerId, ContainerRow)>,
     /// First cause that new chunks cannot be stored.
@@ -158,6 +163,8 @@ impl Pending {
         self.chunks.is_empty()
             && self.doomed.is_empty()
             && self.bad.is_empty()
+            && self.good.is_empty()
+            && self.verified.is_empty()
             && self.corrected.is_empty()
     }
 
@@ -178,6 +185,7 @@ impl Pending {
         let len = new.raw.len();
         self.waiting_bytes += len;
         self.bad.remove(&new.chunk);
+        self.good.remove(&new.chunk);
         let spot = Spot::Waiting { raw: new.raw.clone(), lane };
         self.chunks.insert(new.chunk, Entry { fingerprint: new.fingerprint, spot });
         self.by_fingerprint.insert(new.fingerprint, new.chunk);
@@ -273,16 +281,34 @@ impl Pending {
         Vec::new()
     }
 
-    /// Remembers that `chunk` cannot be read, unless it is being stored anew right now.
-    pub(super) fn note_bad(&mut self, chunk: ChunkNo, row: &ChunkRow) {
+    /// Remembers that `chunk` cannot be read, unless it is being stored anew right now. True if that
+    /// is new.
+    pub(super) fn note_bad(&mut self, chunk: ChunkNo, row: &ChunkRow) -> bool {
         let current = match self.chunks.get(&chunk).map(|entry| &entry.spot) {
             None => true,
             Some(Spot::Waiting { .. }) => false,
             Some(Spot::Stored { row: newest, .. }) => newest.same_place(row),
         };
-        if current && self.bad.len() < BAD_CHUNKS_MAX {
-            self.bad.insert(chunk, row.fingerprint);
+        if !current || self.bad.len() >= BAD_CHUNKS_MAX {
+            return false;
         }
+        self.good.remove(&chunk);
+        self.bad.insert(chunk, *row).is_none()
+    }
+
+    /// Remembers that `chunk`, which `row` says is bad, can be read there.
+    pub(super) fn note_good(&mut self, chunk: ChunkNo, row: &ChunkRow) {
+        self.bad.remove(&chunk);
+        let recorded = row.health == Health::Bad && !self.chunks.contains_key(&chunk);
+        if recorded && self.good.len() < BAD_CHUNKS_MAX {
+            self.good.insert(chunk, *row);
+        }
+    }
+
+    /// True if `chunk` has been stored anew at `row`'s place and is not committed there yet.
+    pub(super) fn is_stored_at(&self, chunk: ChunkNo, row: &ChunkRow) -> bool {
+        let spot = self.chunks.get(&chunk).map(|entry| &entry.spot);
+        matches!(spot, Some(Spot::Stored { row: newest, .. }) if newest.same_place(row))
     }
 
     /// Forgets the fingerprints of a container. False if a chunk of it is being stored anew: until
@@ -309,6 +335,10 @@ impl Pending {
         self.doomed.iter().filter(|(_, doom)| doom.due).map(|(id, _)| *id).collect()
     }
 
+    pub(super) fn is_doomed(&self, chunk: ChunkNo) -> bool {
+        self.doomed_chunks.contains(&chunk)
+    }
+
     /// The rows of these chunks are in the database.
     pub(super) fn drop_committed(&mut self, stored: &[StoredChunk]) {
         for done in stored {
@@ -326,6 +356,7 @@ impl Pending {
 
     /// The rows of this container are gone from the database.
     pub(super) fn drop_doomed(&mut self, id: ContainerId) {
+        self.verified.remove(&id);
         let Some(doom) = self.doomed.remove(&id) else { return };
         for chunk in doom.chunks {
             self.doomed_chunks.remove(&chunk);

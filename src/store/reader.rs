@@ -9,7 +9,7 @@ use super::cache::{Frame, FrameChunk};
 use super::core::Core;
 use super::frame::{FrameDirectory, FrameEntry};
 use super::pending::Spot;
-use super::rows::ChunkRow;
+use super::rows::{ChunkRow, Health};
 use crate::checksum::crc32c;
 use crate::codec::{Codec, decode};
 use crate::error::{Error, Result};
@@ -24,7 +24,12 @@ impl Core {
                 Spot::Stored { row, lane, .. } => (*row, lane.0),
             };
             let error = match self.read_at(chunk, &row, shard) {
-                Ok(bytes) => return Ok(bytes),
+                Ok(bytes) => {
+                    if row.health == Health::Bad {
+                        self.note_good(chunk, &row);
+                    }
+                    return Ok(bytes);
+                }
                 Err(error) => error,
             };
             // It may have moved while we looked: gc deletes the old container then.
@@ -108,22 +113,38 @@ impl Core {
             Error::Corrupt { detail, .. } => {
                 Error::corrupt(name_of(chunk, row.container, shard), detail)
             }
+            // Sectors the disk cannot read: damage of these bytes, and of no others.
+            Error::Io { .. } if error.is_medium_error() => {
+                Error::corrupt(name_of(chunk, row.container, shard), error.to_string())
+            }
             other => other,
         })?;
         Ok(stored.into())
     }
 
-    /// Logs damage and keeps the chunk from being used for dedup.
+    /// Keeps the chunk from being used for dedup, if the error is damage, and logs it. Damage that
+    /// was known is logged for debugging only: every reader that comes by would repeat it.
     pub(super) fn note_damage(&self, chunk: ChunkNo, row: &ChunkRow, error: &Error) {
-        if error.is_fault() {
+        let known = !self.mark_damage(chunk, row, error) || row.health == Health::Bad;
+        let damage = matches!(error, Error::Corrupt { .. });
+        if error.is_fault() && !(damage && known) {
             log::error!(
                 "Chunk not readable chunk={chunk} container={} cause={error}",
                 row.container
             );
+        } else {
+            log::debug!("Chunk still not readable chunk={chunk} cause={error}");
         }
-        if matches!(error, Error::Corrupt { .. }) {
-            self.pending.lock().note_bad(chunk, row);
-        }
+    }
+
+    /// As [`Core::note_damage`] without a word; true if it was not known since the last commit.
+    pub(super) fn mark_damage(&self, chunk: ChunkNo, row: &ChunkRow, error: &Error) -> bool {
+        matches!(error, Error::Corrupt { .. }) && self.pending.lock().note_bad(chunk, row)
+    }
+
+    /// A chunk that was recorded as bad reads well again, as when its disk is back.
+    pub(super) fn note_good(&self, chunk: ChunkNo, row: &ChunkRow) {
+        self.pending.lock().note_good(chunk, row);
     }
 }
 

@@ -361,6 +361,7 @@ impl Rebuilt {
         let mut batch = Batch::default();
         for chunk in &self.ambiguous {
             batch.delete(Table::Chunk, chunk_key(*chunk));
+            batch.delete(Table::Damaged, chunk_key(*chunk));
         }
         self.chunks -= self.ambiguous.len() as u64;
         write(what, batch)
@@ -402,6 +403,10 @@ fn put(batch: &mut Batch, chunk: ChunkNo, row: &ChunkRow) {
     batch.put(Table::Chunk, chunk_key(chunk), row.to_bytes());
     let leads = FingerprintRow { health: row.health, chunk };
     batch.put(Table::Fingerprint, row.fingerprint.0, leads.to_bytes());
+    match row.health {
+        Health::Bad => batch.put(Table::Damaged, chunk_key(chunk), Vec::new()),
+        Health::Good => batch.delete(Table::Damaged, chunk_key(chunk)),
+    }
 }
 
 fn write(what: &Rebuild<'_>, batch: Batch) -> Result<()> {

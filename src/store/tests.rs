@@ -2,6 +2,7 @@
 
 mod damage;
 mod double;
+mod health;
 
 use std::sync::Arc;
 

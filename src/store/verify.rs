@@ -1,4 +1,7 @@
-//! Reads and verifies whole containers, for `check --read-data`.
+//! Reads and verifies whole containers, for `check --read-data` and `scrub`.
+//!
+//! Frames that no row points at are not read: nothing needs them. A container, or a chunk, that gc
+//! moves away meanwhile is no damage.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,8 +9,9 @@ use std::sync::Arc;
 use super::container::{ContainerHeader, HEADER_BYTES};
 use super::core::Core;
 use super::find::{FoundFrames, find_frames};
+use super::pending::Spot;
 use super::reader::{bytes_of, name_of};
-use super::rows::{ChunkRow, ContainerRow, ContainerState};
+use super::rows::{ChunkRow, ContainerRow, ContainerState, Health};
 use super::scan::read_footer;
 use crate::error::{Error, Result};
 use crate::shard::Shard;
@@ -35,6 +39,10 @@ pub struct Report {
     pub chunks: u64,
     /// Bytes of the good ones.
     pub raw_bytes: u64,
+    /// Committed length of the container.
+    pub bytes: u64,
+    /// Chunks that were recorded as bad and are not.
+    pub recovered: u64,
     /// Chunks that cannot be read.
     pub damaged: Vec<DamagedChunk>,
     /// Damage that hits no chunk: header, footer, checksums. One sentence each.
@@ -71,30 +79,62 @@ fn miscounted(id: ContainerId, row: &ContainerRow, found: &FoundFrames) -> Optio
 /// Chunks of one frame.
 type FrameRows = Vec<(ChunkNo, ChunkRow)>;
 
+/// Damaged chunks of one container that get a line each in the log; the rest is a sum. A disk that
+/// is gone has 160 million of them per 10 TB.
+const LOGGED_MAX: usize = 10;
+
 impl Core {
-    pub(super) fn verify_container(&self, id: ContainerId) -> Result<Report> {
+    /// Verifies a container. `pace` hears the length of every frame before it is read and may
+    /// wait; when it says false, so does this (`None`).
+    pub(super) fn verify_container(
+        &self,
+        id: ContainerId,
+        pace: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Option<Report>> {
         let row = self.container(id)?;
         let shard = self.shard(row.shard)?;
-        let found = find_frames(&*shard, id, row.bytes);
         let mut report = Report {
             container: id,
             shard: row.shard,
             frames: 0,
             chunks: 0,
             raw_bytes: 0,
+            bytes: row.bytes,
+            recovered: 0,
             damaged: Vec::new(),
             flaws: Vec::new(),
         };
+        // What is read must come from the disk, and must not push out what others want.
+        shard.drop_cached(id);
         self.verify_edges(id, &row, &*shard, &mut report);
+        let found = find_frames(&*shard, id, row.bytes);
         report.flaws.extend(found.ok().and_then(|found| miscounted(id, &row, &found)));
         let mut frames: BTreeMap<(u32, u32), FrameRows> = BTreeMap::new();
         for (chunk, at) in self.rows_of(id)? {
             frames.entry((at.frame_offset, at.frame_len)).or_default().push((chunk, at));
         }
-        for chunks in frames.values() {
-            self.verify_frame(chunks, row.shard, &mut report);
+        for ((_, frame_len), chunks) in &frames {
+            if !pace(u64::from(*frame_len)) {
+                return Ok(None);
+            }
+            self.verify_frame(chunks, row.shard, &mut report)?;
         }
-        Ok(report)
+        shard.drop_cached(id);
+        // It may have been freed meanwhile: then what was found missing is no damage.
+        self.container(id)?;
+        if !report.is_clean() {
+            log::error!(
+                "Container is damaged container={id} shard={} chunks={} flaws={}",
+                row.shard,
+                report.damaged.len(),
+                report.flaws.len()
+            );
+        }
+        if report.recovered > 0 {
+            // Frames that were decoded while they were unreadable.
+            self.cache.forget(id);
+        }
+        Ok(Some(report))
     }
 
     fn verify_edges(
@@ -123,32 +163,65 @@ impl Core {
         }
     }
 
-    fn verify_frame(&self, chunks: &FrameRows, shard: ShardId, report: &mut Report) {
-        let Some((first, place)) = chunks.first() else { return };
+    fn verify_frame(&self, chunks: &FrameRows, shard: ShardId, report: &mut Report) -> Result<()> {
+        let Some((first, place)) = chunks.first() else { return Ok(()) };
         report.frames += 1;
-        report.chunks += chunks.len() as u64;
-        let loaded = self.load(*first, place, shard).map(|(frame, intact)| {
-            if !intact {
-                report.flaws.push(format!(
-                    "Frame at {} of container {}: the checksum of its payload does not match",
-                    place.frame_offset, place.container
-                ));
-            }
-            Arc::new(frame)
-        });
+        let loaded = self.load(*first, place, shard);
+        let intact = loaded.as_ref().map_or(true, |(_, intact)| *intact);
+        let loaded = loaded.map(|(frame, _)| Arc::new(frame));
+        let before = report.chunks;
         for (chunk, row) in chunks {
             let checked = match &loaded {
-                Err(error) => Err(error.clone()),
+                Err(error) => Err(renamed(error, *chunk, row, shard)),
                 Ok(frame) => bytes_of(frame, *chunk, row)
                     .map_err(|flaw| Error::corrupt(name_of(*chunk, row.container, shard), flaw)),
             };
+            report.chunks += 1;
             match checked {
-                Ok(bytes) => report.raw_bytes += bytes.len() as u64,
+                Ok(bytes) => {
+                    report.raw_bytes += bytes.len() as u64;
+                    if row.health == Health::Bad {
+                        self.note_good(*chunk, row);
+                        report.recovered += 1;
+                    }
+                }
+                // Stored anew, or forgotten, since the rows were read.
+                Err(_) if !self.lies_at(*chunk, row)? => report.chunks -= 1,
                 Err(error) => {
-                    self.note_damage(*chunk, row, &error);
+                    if report.damaged.len() < LOGGED_MAX {
+                        self.note_damage(*chunk, row, &error);
+                    } else {
+                        self.mark_damage(*chunk, row, &error);
+                    }
                     report.damaged.push(DamagedChunk { chunk: *chunk, detail: error.to_string() });
                 }
             }
         }
+        if !intact && report.chunks > before {
+            report.flaws.push(format!(
+                "Frame at {} of container {}: the checksum of its payload does not match",
+                place.frame_offset, place.container
+            ));
+        }
+        Ok(())
+    }
+
+    /// True if the newest place of `chunk` is the one in `row`.
+    fn lies_at(&self, chunk: ChunkNo, row: &ChunkRow) -> Result<bool> {
+        match self.locate(chunk) {
+            Ok(Spot::Stored { row: now, .. }) => Ok(now.same_place(row)),
+            Ok(Spot::Waiting { .. }) | Err(Error::Corrupt { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What the first chunk of a frame failed with, said of another one in it.
+fn renamed(error: &Error, chunk: ChunkNo, row: &ChunkRow, shard: ShardId) -> Error {
+    match error {
+        Error::Corrupt { detail, .. } => {
+            Error::corrupt(name_of(chunk, row.container, shard), detail.clone())
+        }
+        other => other.clone(),
     }
 }

@@ -44,7 +44,10 @@ fn work(core: &Core) {
             Err(Error::invalid("A worker of the store panicked; see the log, then mount again"))
         });
         if let Err(cause) = done {
-            log::error!("Frame not written shard={} cause={cause}", job.lane.0);
+            // A full disk loses nothing: the job is kept, and the commit tells.
+            let full = matches!(cause, Error::NoSpace { .. });
+            let level = if full { log::Level::Debug } else { log::Level::Error };
+            log::log!(level, "Frame not written shard={} cause={cause}", job.lane.0);
             core.pending.lock().failed(job, cause);
         }
         core.queue.done(raw_bytes);

@@ -64,6 +64,24 @@ pub fn open_direct(path: &Path) -> io::Result<File> {
     File::options().write(true).custom_flags(libc::O_DIRECT).open(path)
 }
 
+/// Lets the page cache forget what it holds of `file` and is not dirty.
+///
+/// # Errors
+/// What `posix_fadvise` says.
+pub fn drop_cached(file: &File) -> io::Result<()> {
+    // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
+    let failed = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    if failed == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(failed)) }
+}
+
+/// Opens a file for reading: no symlink as its last name, and no waiting if it is a pipe.
+///
+/// # Errors
+/// What `open` says.
+pub fn open_no_follow(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
+}
+
 /// Makes the names in directory `dir` durable.
 ///
 /// # Errors

@@ -16,7 +16,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
-use log::{debug, error};
+use log::{debug, error, info, warn};
 use parking_lot::{Condvar, Mutex};
 
 use super::Volume;
@@ -165,7 +165,11 @@ impl Volume {
         }
         self.try_commit().map_err(|e| match e {
             // Nothing is lost: the changes stay in memory and the next commit tries again.
-            Error::NoSpace { .. } | Error::Poisoned { .. } => e,
+            Error::NoSpace { .. } => {
+                self.refresh_space();
+                e
+            }
+            Error::Poisoned { .. } => e,
             e => self.poison(e),
         })
     }
@@ -282,8 +286,13 @@ fn commit_loop(signal: &CommitSignal, volume: &Weak<Volume>, interval: Duration)
     while signal.next(interval) {
         let Some(volume) = volume.upgrade() else { return };
         let result = volume.commit_now();
-        if let Err(e) = &result {
-            error!("Commit failed cause={e}");
+        match (&result, volume.last_failure()) {
+            // Nothing is lost, and it is tried again and again: one line says it all.
+            (Err(Error::NoSpace { .. }), Some(Error::NoSpace { .. })) => {}
+            (Err(e @ Error::NoSpace { .. }), _) => warn!("Commit waits for room cause={e}"),
+            (Err(e), _) => error!("Commit failed cause={e}"),
+            (Ok(()), Some(_)) => info!("Commits go on"),
+            (Ok(()), None) => {}
         }
         signal.finish(result);
     }

@@ -27,8 +27,8 @@ use crate::types::{ChunkNo, ContainerId, Ino, ShardId, VolumeId};
 /// There while a volume is made: everything beside it but the configuration is a leftover.
 const UNFINISHED_FILE: &str = "init.unfinished";
 /// What it holds. A file of that name with other bytes is somebody else's.
-const UNFINISHED_TEXT: &str = "This directory is becoming a StrataFS volume. If `stratafs init` was \
-                               interrupted, run it again.\n";
+const UNFINISHED_TEXT: &str = "This directory is becoming a StrataFS volume. \
+                               If `stratafs init` was interrupted, run it again.\n";
 /// Directory above that of shard 0.
 const SHARDS_DIR: &str = "shards";
 

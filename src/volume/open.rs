@@ -183,6 +183,8 @@ impl Volume {
             frozen: Mutex::new(None),
             marks: RwLock::new(None),
             maintenance: Mutex::new(()),
+            scrub_turn: super::upkeep::ScrubTurn::default(),
+            told_reads: super::upkeep::ToldReads::default(),
             signal: Arc::default(),
             reaper: Arc::default(),
             threads: Mutex::default(),

@@ -1,7 +1,5 @@
 //! Reading: dirty bytes over extents over zeros.
 
-use log::error;
-
 use super::Volume;
 use super::files::FileNode;
 use crate::error::{Error, Result};
@@ -48,7 +46,7 @@ impl Volume {
             from = if extents.len() < READ_EXTENTS { end } else { last.end() };
             for extent in &extents {
                 let chunk = self.store.read(extent.chunk).inspect_err(|e| {
-                    error!("Read failed ino={ino} offset={} cause={e}", extent.offset);
+                    self.tell_unreadable(ino, extent, e);
                 })?;
                 let start = extent.chunk_offset as usize;
                 let bytes = chunk.get(start..start + extent.len as usize).ok_or_else(|| {

@@ -27,7 +27,8 @@ const REBUILDING: &[u8] = b"rebuilding";
 /// on in spite of so many.
 pub(super) const LOST_CHUNKS: &[u8] = b"lost_chunks";
 /// Tables that containers can give back.
-const INDEX: [Table; 3] = [Table::Chunk, Table::Fingerprint, Table::Container];
+const INDEX: [Table; 5] =
+    [Table::Chunk, Table::Fingerprint, Table::Container, Table::Damaged, Table::Scrub];
 
 /// What `rebuild-index` found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Volume;
 use super::open::Counters;
+use super::upkeep::Verified;
 use crate::classify::Facts;
 use crate::error::Result;
 use crate::kv::Kv;
@@ -33,6 +34,8 @@ pub struct Status {
     pub read_only: bool,
     /// Why writing stopped, if it did.
     pub poisoned: Option<String>,
+    /// Why the last commit failed, if it did: on a full disk, it is tried again and again.
+    pub commit_failure: Option<String>,
     /// Last durable commit.
     pub txg: u64,
     /// Current epoch.
@@ -47,6 +50,8 @@ pub struct Status {
     pub containers: u64,
     /// Their bytes.
     pub stored_bytes: u64,
+    /// What was verified when.
+    pub verified: Verified,
     /// Its shards.
     pub shards: Vec<ShardInfo>,
 }
@@ -168,6 +173,7 @@ impl Volume {
             pid: std::process::id(),
             read_only: self.read_only,
             poisoned: self.poison.get().map(ToString::to_string),
+            commit_failure: self.last_failure().map(|cause| cause.to_string()),
             txg: self.txg.load(Ordering::Relaxed),
             epoch: self.meta.read().epoch().0,
             snapshots: self.snapshots().len() as u64,
@@ -175,6 +181,7 @@ impl Volume {
             dirty_bytes: self.files.dirty_bytes() as u64,
             containers: containers.len() as u64,
             stored_bytes: containers.iter().map(|(_, row)| row.bytes).sum(),
+            verified: self.verified()?,
             shards: self.shard_list()?,
         })
     }

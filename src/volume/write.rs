@@ -108,8 +108,10 @@ impl Volume {
             let gate = (!gated).then(|| self.gate.read());
             let drained = self.drain_node(&node);
             drop(gate);
-            if let Err(e) = &drained {
-                error!("Buffered data could not be stored ino={} cause={e}", node.ino);
+            match &drained {
+                // It stays buffered; the commit says what it waits for.
+                Ok(()) | Err(Error::NoSpace { .. }) => {}
+                Err(e) => error!("Buffered data could not be stored ino={} cause={e}", node.ino),
             }
             first = first.and(drained);
         }

@@ -9,6 +9,7 @@ mod helper;
 mod load;
 mod retention;
 mod rsync;
+mod scrub;
 mod snapdir;
 mod sqlite;
 mod tree;

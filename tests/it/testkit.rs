@@ -3,6 +3,7 @@
 mod bytes;
 mod disk;
 mod program;
+mod rot;
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use tempfile::TempDir;
 pub use bytes::{KIB, MIB, random_bytes, text_bytes};
 pub use disk::SmallDisk;
 pub use program::{Ran, run, run_in, run_with, stratafs, try_run, wait_until};
+pub use rot::{container_files, rot};
 
 /// No commit but those that are asked for.
 pub const NO_BACKGROUND_COMMITS: &str = "[limits]\ncommit_interval_secs = 3600\n";

@@ -8,4 +8,5 @@ mod instants;
 mod opening;
 mod removal;
 mod room;
+mod scrub;
 mod usage;

@@ -6,18 +6,30 @@ use super::super::client::Client;
 use super::super::protocol::Name;
 use super::*;
 
-/// Says "half" and then: counts for `Deleted`, fails for `Gc`, waits for the test on `Status`.
+/// Says "half" and then: counts for `Deleted`, fails for `Gc`, waits for the test on `Status`, and
+/// until nobody listens on `ScrubStatus`.
 struct Fake {
     go_on: Mutex<Receiver<()>>,
 }
 
 impl Serve for Fake {
-    fn serve(&self, request: Request, progress: &mut dyn FnMut(&str)) -> Result<Response> {
+    fn serve(
+        &self,
+        request: Request,
+        progress: &mut dyn FnMut(&str),
+        gone: &AtomicBool,
+    ) -> Result<Response> {
         progress("half");
         match request {
             Request::SnapshotDelete { names } => Ok(Response::Deleted(names.len())),
             Request::Status => {
                 let _ = self.go_on.lock().recv();
+                Ok(Response::Deleted(0))
+            }
+            Request::ScrubStatus => {
+                while !gone.load(Ordering::Relaxed) {
+                    progress("more");
+                }
                 Ok(Response::Deleted(0))
             }
             Request::ClassList => panic!("a bug in a handler"),
@@ -141,4 +153,18 @@ fn too_many_clients_are_turned_away_and_finish_waits_for_the_others() {
         assert!(thread.join().unwrap().is_ok());
     }
     finishing.join().unwrap();
+}
+
+/// A client that was interrupted does not keep a long request running.
+#[test]
+fn a_long_request_hears_that_its_client_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, _go_on) = server(dir.path());
+    let mut stream = UnixStream::connect(dir.path().join(SOCKET_NAME)).unwrap();
+    stream.write_all(b"{\"v\":1,\"cmd\":\"scrub_status\"}\n").unwrap();
+    stream.read_exact(&mut [0; 1]).unwrap();
+    assert_eq!(server.shared.load.lock().reading, 1);
+    drop(stream);
+    server.drain();
+    assert_eq!(server.shared.load.lock().reading, 0);
 }

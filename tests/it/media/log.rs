@@ -8,11 +8,14 @@
 //!   is kept by `fsync` only. They keep no name, not even that of a new file.
 //! - `fsync` of a directory keeps the names in it: creations, renames, removals. It keeps nothing
 //!   of the files behind them, nor the directory's own name in its parent.
+//! - In the database's directory alone, the first sync of a new file keeps its name too, as ext4,
+//!   xfs and btrfs do: RocksDB relies on it when CURRENT begins to name a new MANIFEST.
 //! - Everything else may have happened or not, independently per file and per name, in any order
 //!   but the order of changes of one and the same name; a rename happens whole or not at all.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A file or directory of the log; inode numbers are used again, these are not.
@@ -135,31 +138,41 @@ pub fn apply(bytes: &mut Vec<u8>, change: &ByteChange) {
 }
 
 impl Disk {
-    /// An empty directory `root`, but for files that were there before and are safe.
-    pub fn new(root: &Path, there: &[(&str, Vec<u8>)]) -> Self {
+    /// The directory `root` as it is before the log begins: all of it is safe.
+    pub fn of(root: &Path) -> Self {
         let mut this = Self {
             root: root.to_owned(),
-            nodes: vec![new_dir()],
+            nodes: Vec::new(),
             by_ino: HashMap::new(),
-            by_path: HashMap::from([(root.to_owned(), 0)]),
+            by_path: HashMap::new(),
             marked: None,
         };
-        for (name, bytes) in there {
-            let id = this.nodes.len();
-            this.nodes.push(Node::File { bytes: bytes.clone(), unsynced: Vec::new() });
-            this.by_path.insert(root.join(name), id);
-            let Node::Dir { names, .. } = &mut this.nodes[0] else { unreachable!() };
-            names.insert((*name).to_owned(), id);
-        }
+        this.take(root);
         this
+    }
+
+    fn take(&mut self, path: &Path) -> Id {
+        let found = std::fs::symlink_metadata(path).unwrap();
+        let id = self.nodes.len();
+        self.nodes.push(new_dir());
+        self.by_ino.insert(found.ino(), id);
+        self.by_path.insert(path.to_owned(), id);
+        if found.is_file() {
+            let bytes = std::fs::read(path).unwrap();
+            self.nodes[id] = Node::File { bytes, unsynced: Vec::new() };
+            return id;
+        }
+        let entries = std::fs::read_dir(path).unwrap();
+        let names = entries.map(|entry| entry.unwrap().path());
+        let names = names.map(|path| (name_of(&path), self.take(&path))).collect();
+        self.nodes[id] = Node::Dir { names, unsynced: Vec::new() };
+        id
     }
 
     /// Lets one thing happen.
     pub fn play(&mut self, event: &Event) {
         match event {
-            Event::Root(ino) => {
-                self.by_ino.insert(*ino, 0);
-            }
+            Event::Root(ino) => assert_eq!(self.by_ino.get(ino), Some(&0), "another directory"),
             Event::Create(ino, path) => {
                 let file = Node::File { bytes: Vec::new(), unsynced: Vec::new() };
                 self.add(*ino, path, file);
@@ -214,8 +227,22 @@ impl Disk {
         }
     }
 
+    /// The name under which a file of the database was made is safe with its first sync.
+    fn keep_name(&mut self, id: Id) {
+        let meta = self.by_path.get(&self.root.join("meta")).copied();
+        let Some(Node::Dir { names, unsynced }) = meta.map(|meta| &mut self.nodes[meta]) else {
+            return;
+        };
+        let made = |change: &NameChange| matches!(change, NameChange::Put(_, made) if *made == id);
+        if let Some(at) = unsynced.iter().position(made) {
+            rename(names, &unsynced.remove(at));
+        }
+    }
+
     fn sync(&mut self, ino: u64, length_too: bool) {
-        match &mut self.nodes[self.by_ino[&ino]] {
+        let id = self.by_ino[&ino];
+        self.keep_name(id);
+        match &mut self.nodes[id] {
             Node::Dir { names, unsynced } => {
                 unsynced.drain(..).for_each(|change| rename(names, &change));
             }

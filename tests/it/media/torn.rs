@@ -23,7 +23,9 @@ use super::shim::Shim;
 use super::states::{Dice, Style, build};
 use super::traced::Traced;
 use super::tree::{Entry, State, Tree, open, problems, state_of};
-use crate::testkit::{KIB, NO_BACKGROUND_COMMITS, random_bytes, run_with, stratafs, text_bytes};
+use crate::testkit::{
+    KIB, NO_BACKGROUND_COMMITS, random_bytes, run, run_with, stratafs, text_bytes,
+};
 
 const STATES: usize = 150;
 
@@ -55,6 +57,8 @@ impl Model {
 
 /// A mounted volume, what should be in it, and what was promised when.
 struct Work {
+    volume: PathBuf,
+    shim: Shim,
     log: PathBuf,
     model: Model,
     promised: Vec<State>,
@@ -171,20 +175,24 @@ impl Work {
         }
     }
 
-    fn init(&mut self, volume: &Path, shim: &Shim) {
-        let line = ["init", volume.to_str().unwrap()];
-        self.promise(|| drop(run_with(&shim.environment(), &line).ok()));
+    /// One of our commands, under the shim.
+    fn command(&mut self, words: &[&str], rest: &[&str]) {
+        let volume = self.volume.to_str().unwrap().to_owned();
+        let line = [words, &[&volume], rest].concat();
+        let environment = self.shim.environment();
+        self.promise(|| drop(run_with(&environment, &line).ok()));
     }
 
     /// Mounts, works, unmounts.
-    fn session(&mut self, volume: &Path, shim: &Shim, rounds: usize, gc: bool) {
-        let mut m = Traced::mount(volume, &volume.with_file_name("mnt"), Some(shim));
+    fn session(&mut self, rounds: usize, gc: bool) {
+        let volume = self.volume.clone();
+        let mut m = Traced::mount(&volume, &volume.with_file_name("mnt"), Some(&self.shim));
         assert!(m.is_mounted(), "{}", m.said());
         for _ in 0..rounds {
             self.round(&m);
         }
         if gc {
-            self.promise(|| drop(stratafs(&[Path::new("gc"), volume]).ok()));
+            self.promise(|| drop(stratafs(&[Path::new("gc"), &volume]).ok()));
             self.round(&m);
         }
         self.change(&m);
@@ -196,35 +204,21 @@ impl Work {
     }
 }
 
-fn begin(temp: &Path, seed: u64) -> (Work, PathBuf, Shim) {
+/// An empty directory that is to become a volume, as a disk; who works on it.
+fn begin(temp: &Path, seed: u64) -> (Work, Disk) {
     let volume = temp.join("volume");
     let log = temp.join("log");
     fs::create_dir(&volume).unwrap();
     fs::write(volume.join("config.toml"), NO_BACKGROUND_COMMITS).unwrap();
     let shim = Shim::recording(&volume, &log);
+    let disk = Disk::of(&volume);
     let (promised, model) = (Vec::new(), Model::default());
-    (Work { log, model, promised, dice: Dice(seed), made: 0 }, volume, shim)
-}
-
-/// The log of some sessions and what was promised in them.
-fn record(temp: &Path, seed: u64) -> (Vec<Event>, Vec<State>) {
-    let (mut work, volume, shim) = begin(temp, seed);
-    work.init(&volume, &shim);
-    work.session(&volume, &shim, 12, false);
-    work.session(&volume, &shim, 12, true);
-    work.session(&volume, &shim, 6, true);
-    let events = read(&work.log);
-    assert_complete(&events, &volume);
-    (events, work.promised)
-}
-
-fn config_only() -> [(&'static str, Vec<u8>); 1] {
-    [("config.toml", NO_BACKGROUND_COMMITS.as_bytes().to_vec())]
+    (Work { volume, shim, log, model, promised, dice: Dice(seed), made: 0 }, disk)
 }
 
 /// Replayed to its end, the log must give the directory byte for byte: nothing went past the shim.
-fn assert_complete(events: &[Event], volume: &Path) {
-    let mut disk = Disk::new(volume, &config_only());
+fn assert_complete(before: &Disk, events: &[Event], volume: &Path) {
+    let mut disk = before.clone();
     events.iter().for_each(|event| disk.play(event));
     let replayed = volume.with_file_name("replayed");
     build(&disk, &replayed, Style::EVERYTHING, &mut Dice(0));
@@ -284,7 +278,7 @@ fn judge(dir: &Path, allowed: &[State], was_made: bool) -> Result<(), String> {
     if !bad.is_empty() {
         return Err(format!("check finds {bad:#?}"));
     }
-    let state = state_of(&volume);
+    let state = state_of(&volume).map_err(|e| format!("it does not read: {e}"))?;
     if !allowed.contains(&state) {
         let all: Vec<_> = allowed.iter().map(|one| state.difference(one)).collect();
         return Err(format!("it shows no commit that it may show: {all:#?}"));
@@ -300,15 +294,17 @@ fn judge(dir: &Path, allowed: &[State], was_made: bool) -> Result<(), String> {
     let again = open(dir, true).map_err(|e| format!("it does not open a second time: {e}"))?;
     let taken = again.snapshot_named(b"after the crash").ok_or("the snapshot is gone")?;
     again.resolve(At::Epoch(taken.epoch), b"/").map_err(|e| format!("the snapshot: {e}"))?;
-    if state_of(&again).live != state.live {
+    let found = state_of(&again).map_err(|e| format!("opened again, it does not read: {e}"))?;
+    if found.live != state.live {
         return Err("it is different when opened again".to_owned());
     }
     Ok(())
 }
 
-/// Builds a state for each cut and judges it; what is wrong with those that are.
-fn sweep(here: &Path, events: &[Event], promised: &[State], cuts: &[usize], seed: u64) {
-    let mut disk = Disk::new(&here.join("volume"), &config_only());
+/// Builds a state for each cut and judges it.
+fn sweep(here: &Path, disk: &Disk, log: (&[Event], &[State]), cuts: &[usize], seed: u64) {
+    let (events, promised) = log;
+    let mut disk = disk.clone();
     let mut dice = Dice(seed ^ 0xdead);
     let (mut played, mut bad) = (0, Vec::new());
     for cut in cuts {
@@ -352,10 +348,16 @@ fn any_state_a_power_cut_leaves_is_one_commit() {
     let seed = seed();
     let states = number("STRATAFS_TORN_STATES").map_or(STATES, |n| n as usize);
     let (_temp, here) = place();
-    let (events, promised) = record(&here, seed);
+    let (mut work, disk) = begin(&here, seed);
+    work.command(&["init"], &[]);
+    work.session(12, false);
+    work.session(12, true);
+    work.session(6, true);
+    let events = read(&work.log);
+    assert_complete(&disk, &events, &work.volume);
     let made = events.iter().position(|event| matches!(event, Event::Mark(_))).unwrap();
     let cuts = cuts(&events, made, states, &mut Dice(seed ^ 0xbeef));
-    sweep(&here, &events, &promised, &cuts, seed);
+    sweep(&here, &disk, (&events, &work.promised), &cuts, seed);
 }
 
 /// Cut anywhere, `init` leaves a volume, or a directory that is refused as none and can be given
@@ -364,13 +366,54 @@ fn any_state_a_power_cut_leaves_is_one_commit() {
 fn an_interrupted_init_can_be_run_again() {
     let seed = seed();
     let (_temp, here) = place();
-    let (mut work, volume, shim) = begin(&here, seed);
-    work.init(&volume, &shim);
+    let (mut work, disk) = begin(&here, seed);
+    work.command(&["init"], &[]);
     let events = read(&work.log);
-    assert_complete(&events, &volume);
+    assert_complete(&disk, &events, &work.volume);
     let orders = |at: &usize| !matches!(events[*at], Event::Write(..) | Event::SyncData(_));
     let cuts: Vec<usize> = (0..events.len()).filter(orders).collect();
-    sweep(&here, &events, &work.promised, &cuts, seed);
+    sweep(&here, &disk, (&events, &work.promised), &cuts, seed);
+}
+
+/// The opening after a power cut is cut itself, and so on: what is there stays the same commit.
+#[test]
+fn an_interrupted_recovery_can_be_repeated() {
+    let seed = seed();
+    let mut dice = Dice(seed ^ 0xfeed);
+    let (_temp, here) = place();
+    let (mut work, mut disk) = begin(&here, seed);
+    work.command(&["init"], &[]);
+    work.session(10, true);
+    let events = read(&work.log);
+    let cut = events.len() - 1 - dice.below(events.len() / 2);
+    events[..cut].iter().for_each(|event| disk.play(event));
+    for round in 0..4 {
+        let here = here.join(format!("round{round}"));
+        fs::create_dir(&here).unwrap();
+        let (volume, log) = (here.join("volume"), here.join("log"));
+        build(&disk, &volume, Style::roll(&mut dice), &mut dice);
+        // What a first opening finds, found in a copy.
+        let copy = here.join("copy");
+        run("cp", &["-a", volume.to_str().unwrap(), copy.to_str().unwrap()]);
+        let found = state_of(&open(&copy, true).unwrap()).unwrap();
+        disk = Disk::of(&volume);
+        disk.marked = Some(0);
+        (work.volume, work.shim) = (volume.clone(), Shim::recording(&volume, &log));
+        (work.log, work.promised) = (log.clone(), vec![found.clone()]);
+        let mut model = found.clone();
+        let name = format!("round{round}");
+        model.snapshots.insert(name.clone(), found.live);
+        work.promised.push(model);
+        let line = ["snapshot", "create", volume.to_str().unwrap(), &name];
+        run_with(&work.shim.environment(), &line).ok();
+        mark(&log, 1);
+        let events = read(&log);
+        let cuts = cuts(&events, 0, 15, &mut dice);
+        sweep(&here, &disk, (&events, &work.promised), &cuts, dice.next());
+        // The next round goes on from a state in which this opening was cut.
+        let cut = dice.below(events.len());
+        events[..cut].iter().for_each(|event| disk.play(event));
+    }
 }
 
 /// What an interrupted `init` leaves is ours; everything else is not.
@@ -394,9 +437,10 @@ fn init_touches_nothing_of_others() {
 #[test]
 fn reading_commands_write_nothing() {
     let (_temp, here) = place();
-    let (mut work, volume, shim) = begin(&here, 1);
-    work.init(&volume, &shim);
-    let mut m = Traced::mount(&volume, &here.join("mnt"), Some(&shim));
+    let (mut work, _) = begin(&here, 1);
+    work.command(&["init"], &[]);
+    let volume = work.volume.clone();
+    let mut m = Traced::mount(&volume, &here.join("mnt"), None);
     fs::write(m.path("a.bin"), random_bytes(1, 100 * KIB)).unwrap();
     File::open(m.path("")).unwrap().sync_all().unwrap();
     fs::write(m.path("b.bin"), random_bytes(2, 100 * KIB)).unwrap();
@@ -421,5 +465,5 @@ fn reading_commands_write_nothing() {
     assert!(wrote <= 8, "{wrote} calls changed something, two for each lock");
     let opened = open(&volume, false).unwrap();
     assert!(!containers.join("77/0000000000000077.sfc").exists(), "writing takes it away");
-    assert_eq!(state_of(&opened).live.len(), 1);
+    assert_eq!(state_of(&opened).unwrap().live.len(), 1);
 }

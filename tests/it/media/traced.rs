@@ -87,6 +87,9 @@ impl Traced {
             self.over.store(true, Ordering::Relaxed);
             // A signal is no exit code.
             self.code = Some(status.code().unwrap_or(-1));
+            if self.is_mounted() {
+                try_run("umount", &["-l", self.mnt.to_str().unwrap()]);
+            }
         }
         self.code
     }
@@ -115,7 +118,6 @@ impl Traced {
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.wait();
-        try_run("umount", &["-l", self.mnt.to_str().unwrap()]);
     }
 }
 
@@ -126,9 +128,6 @@ impl Drop for Traced {
             let _ = self.child.kill();
             let _ = self.child.wait();
             self.over.store(true, Ordering::Relaxed);
-        }
-        if self.is_mounted() {
-            try_run("umount", &["-l", self.mnt.to_str().unwrap()]);
         }
         if std::thread::panicking() {
             eprintln!("---- the mount said ----\n{}", self.said());

@@ -8,9 +8,9 @@ use stratafs::check::{self, CheckOptions};
 use stratafs::env::Env;
 use stratafs::error::{Error, Result};
 use stratafs::types::{At, Cookie, FileKind, Fingerprint, Ino};
-use stratafs::volume::{OpenOptions, Volume};
+use stratafs::volume::{OpenFile, OpenOptions, Volume};
 
-use crate::testkit::{read_all, wait_until};
+use crate::testkit::{MIB, wait_until};
 
 /// What lies behind a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,22 +76,22 @@ pub fn open(dir: &Path, read_only: bool) -> Result<Arc<Volume>> {
 }
 
 /// Everything in a volume. Reading it verifies every byte.
-pub fn state_of(volume: &Arc<Volume>) -> State {
-    let mut state = State { live: tree_at(volume, At::Live), ..State::default() };
+pub fn state_of(volume: &Arc<Volume>) -> Result<State> {
+    let mut state = State { live: tree_at(volume, At::Live)?, ..State::default() };
     for snapshot in volume.snapshots() {
         let name = String::from_utf8(snapshot.name.to_vec()).unwrap();
-        state.snapshots.insert(name, tree_at(volume, At::Epoch(snapshot.epoch)));
+        state.snapshots.insert(name, tree_at(volume, At::Epoch(snapshot.epoch))?);
     }
-    state
+    Ok(state)
 }
 
-fn tree_at(volume: &Arc<Volume>, at: At) -> Tree {
+fn tree_at(volume: &Arc<Volume>, at: At) -> Result<Tree> {
     let mut tree = Tree::new();
     let mut dirs = vec![(Ino::ROOT, String::new())];
     while let Some((dir, path)) = dirs.pop() {
         let mut after = Cookie(0);
         loop {
-            let some = volume.list(at, dir, after, 100).unwrap();
+            let some = volume.list(at, dir, after, 100)?;
             let Some(last) = some.last() else { break };
             after = last.cookie;
             for entry in some {
@@ -102,19 +102,33 @@ fn tree_at(volume: &Arc<Volume>, at: At) -> Tree {
                         Entry::Dir
                     }
                     FileKind::Symlink => {
-                        let target = volume.stat(at, entry.ino).unwrap().inode.target;
+                        let target = volume.stat(at, entry.ino)?.inode.target;
                         Entry::Link(String::from_utf8(target.to_vec()).unwrap())
                     }
-                    _ => Entry::file(&read_all(&volume.open_file(at, entry.ino).unwrap())),
+                    _ => Entry::file(&read_whole(&volume.open_file(at, entry.ino)?)?),
                 };
                 tree.insert(path, found);
             }
         }
     }
-    tree
+    Ok(tree)
+}
+
+fn read_whole(file: &OpenFile) -> Result<Vec<u8>> {
+    let len = usize::try_from(file.stat()?.inode.size).unwrap();
+    let mut bytes = Vec::new();
+    while bytes.len() < len {
+        let piece = file.read(bytes.len() as u64, MIB)?;
+        assert!(!piece.is_empty(), "a read stops at {} of {len}", bytes.len());
+        bytes.extend(piece);
+    }
+    Ok(bytes)
 }
 
 /// What `check --read-data` has to say against a volume.
 pub fn problems(volume: &Volume) -> Vec<String> {
-    check::run(volume, CheckOptions { read_data: true }, &mut |_| {}).unwrap().problems
+    match check::run(volume, CheckOptions { read_data: true }, &mut |_| {}) {
+        Ok(report) => report.problems,
+        Err(error) => vec![format!("It cannot be checked: {error}")],
+    }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::helper::Mounted;
 use crate::testkit::{MIB, random_bytes, run_in, stratafs, text_bytes};
 
-const COMMANDS: [(&[&str], &[&str]); 9] = [
+const COMMANDS: [(&[&str], &[&str]); 12] = [
     (&["status"], &[]),
     (&["stats"], &[]),
     (&["class", "list"], &[]),
@@ -18,6 +18,9 @@ const COMMANDS: [(&[&str], &[&str]); 9] = [
     (&["check"], &[]),
     (&["check"], &["--read-data"]),
     (&["gc"], &[]),
+    (&["scrub"], &[]),
+    (&["scrub"], &["--max-duration", "1m", "--rate", "1GiB"]),
+    (&["scrub"], &["--status"]),
 ];
 
 fn sample() -> Mounted {
