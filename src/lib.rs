@@ -13,6 +13,8 @@ pub mod cursor;
 pub mod env;
 pub mod error;
 pub mod fuse;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod gc;
 pub mod ingest;
 pub mod kv;

@@ -16,6 +16,8 @@
 mod audit;
 mod cursor;
 mod edit;
+#[doc(hidden)]
+pub mod fuzz;
 mod key;
 mod layers;
 mod lives;
@@ -34,7 +36,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-pub use audit::{Audit, ChunkRef, audit};
+pub use audit::{Audit, ChunkRef, PASS_INODES, audit, each_reference};
 pub use edit::Edit;
 pub use lives::{Life, extent_lives, snapshots};
 pub use record::{Reap, ShardRow};

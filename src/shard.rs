@@ -5,6 +5,8 @@
 //! Relies on: one writer per volume. Does not: know what a container holds.
 
 mod direct;
+#[doc(hidden)]
+pub mod fuzz;
 mod local;
 mod marker;
 mod memory;

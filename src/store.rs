@@ -26,6 +26,8 @@ mod container;
 mod core;
 mod find;
 mod frame;
+#[doc(hidden)]
+pub mod fuzz;
 mod ledger;
 mod pending;
 mod queue;
@@ -48,7 +50,7 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 
-pub use self::audit::{Audit, audit};
+pub use self::audit::{Audit, WINDOW_CHUNKS, Window};
 pub use self::commit::Sealed;
 pub use self::container::{ContainerHeader, PlacedFrame};
 pub use self::frame::{FrameDirectory, FrameEntry};
@@ -413,8 +415,8 @@ impl Store {
 
     /// Forgets a sealed container. Nobody may refer to the chunks that have their place there, now
     /// or later. Their fingerprints are unknown from now on; after [`Store::freeze`] the rows go
-    /// with the next sealed batch, the file with its [`Store::committed`]. Holds 8 bytes per chunk until then: doom a
-    /// bounded number of containers per commit.
+    /// with the next sealed batch, the file with its [`Store::committed`]. Holds 8 bytes per chunk
+    /// until then: doom a bounded number of containers per commit.
     ///
     /// # Errors
     /// `NotFound`; `Invalid` if the container is not sealed, or a chunk of it is being stored anew

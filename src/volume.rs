@@ -25,6 +25,8 @@ mod damage;
 mod dirty;
 mod extent;
 mod files;
+#[doc(hidden)]
+pub mod fuzz;
 mod hints;
 mod init;
 mod marks;

@@ -159,6 +159,19 @@ pub(super) fn read_history(key: &[u8]) -> Parsed<(Table, &[u8], Epoch)> {
     if end > EPOCH_MAX { Err("the epoch is too large") } else { Ok((table, live, Epoch(end))) }
 }
 
+/// Epoch of a `change` key.
+pub(super) fn read_change(key: &[u8]) -> Parsed<Epoch> {
+    let mut cursor = Cursor::new(key);
+    let epoch = u64::from_be_bytes(cursor.array()?);
+    let tag = cursor.u8()?;
+    let table = [Table::Inode, Table::Dirent].into_iter().find(|table| table.tag() == tag);
+    match table.ok_or("the table tag is unknown")? {
+        Table::Inode => read_inode(cursor.rest()).map(drop)?,
+        _ => read_dirent(cursor.rest()).map(drop)?,
+    }
+    if epoch > EPOCH_MAX { Err("the epoch is too large") } else { Ok(Epoch(epoch)) }
+}
+
 pub(super) fn read_snapshot(key: &[u8]) -> Parsed<SnapshotId> {
     let mut cursor = Cursor::new(key);
     let id = u32::from_be_bytes(cursor.array()?);

@@ -18,8 +18,8 @@
 //! cut behind the last committed frame and goes on. One that cannot be read to its end is sealed
 //! without a footer, so that nothing of it is cut off.
 //!
-//! Memory: one bit per chunk and about 100 bytes per container. Not rebuilt: which chunks were found
-//! damaged, other than by a lost frame header; reading finds them again.
+//! Memory: one bit per chunk and about 100 bytes per container. Not rebuilt: which chunks were
+//! found damaged, other than by a lost frame header; reading finds them again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

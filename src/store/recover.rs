@@ -26,7 +26,10 @@ impl Core {
             if last >= next {
                 return Err(Error::corrupt(
                     format!("table {}", table.name()),
-                    format!("it holds number {last}, and the next one is said to be {next}"),
+                    format!(
+                        "it holds number {last}, and the next one is said to be {next}; \
+                         `stratafs rebuild-index` mends that"
+                    ),
                 ));
             }
         }

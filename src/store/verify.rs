@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::container::{ContainerHeader, HEADER_BYTES};
 use super::core::Core;
+use super::find::{FoundFrames, find_frames};
 use super::pending::Spot;
 use super::reader::{bytes_of, name_of};
 use super::rows::{ChunkRow, ContainerRow, ContainerState, Health};
@@ -56,6 +57,25 @@ impl Report {
     }
 }
 
+/// What is wrong if a container whose frames are all there holds something else than its row says.
+fn miscounted(id: ContainerId, row: &ContainerRow, found: &FoundFrames) -> Option<String> {
+    if !found.flaws.is_empty() {
+        return None;
+    }
+    let frames = || found.frames.iter().map(|frame| &frame.directory);
+    let chunks: u64 = frames().map(|d| d.entries.len() as u64).sum();
+    let raw: u64 = frames().map(|d| u64::from(d.raw_len)).sum();
+    let stored: u64 = frames().map(|d| u64::from(d.frame_len()) + u64::from(d.padding())).sum();
+    let same = (chunks, raw, stored) == (row.chunks, row.raw_bytes, row.stored_bytes);
+    (!same).then(|| {
+        format!(
+            "Container {id} counts {} chunks of {} bytes, {} stored, and holds {chunks} of {raw}, \
+             {stored} stored",
+            row.chunks, row.raw_bytes, row.stored_bytes
+        )
+    })
+}
+
 /// Chunks of one frame.
 type FrameRows = Vec<(ChunkNo, ChunkRow)>;
 
@@ -87,6 +107,8 @@ impl Core {
         // What is read must come from the disk, and must not push out what others want.
         shard.drop_cached(id);
         self.verify_edges(id, &row, &*shard, &mut report);
+        let found = find_frames(&*shard, id, row.bytes);
+        report.flaws.extend(found.ok().and_then(|found| miscounted(id, &row, &found)));
         let mut frames: BTreeMap<(u32, u32), FrameRows> = BTreeMap::new();
         for (chunk, at) in self.rows_of(id)? {
             frames.entry((at.frame_offset, at.frame_len)).or_default().push((chunk, at));

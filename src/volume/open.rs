@@ -370,20 +370,29 @@ fn store_options(config: &Config, volume: VolumeId, bounds: Bounds) -> StoreOpti
 
 fn load_totals(meta: &Meta, stats: &Stats) -> Result<()> {
     let Some(row) = meta.read().super_get(b"totals")? else { return Ok(()) };
-    let mut reader = Reader::new(&row);
-    let mut next = || -> Option<(ClassId, ClassTotals)> {
-        let id = u8::try_from(reader.varint()?).ok().filter(|id| *id < 64)?;
-        let count = reader.varint().filter(|count| *count < 100)?;
-        let fields: Option<Vec<u64>> = (0..count).map(|_| reader.varint()).collect();
-        Some((ClassId(id), ClassTotals::from_fields(&fields?)))
-    };
-    while let Some((class, totals)) = next() {
-        stats.class(class).load(&totals);
-    }
-    if !reader.is_empty() {
+    let whole = read_totals(&row, |class, fields| {
+        stats.class(class).load(&ClassTotals::from_fields(fields));
+    });
+    if !whole {
         warn!("Row totals does not read: statistics begin anew for some classes");
     }
     Ok(())
+}
+
+/// Hands the classes of a row `totals` to `each`; false if it does not read to its end.
+pub(super) fn read_totals(row: &[u8], mut each: impl FnMut(ClassId, &[u64])) -> bool {
+    let mut reader = Reader::new(row);
+    while !reader.is_empty() {
+        let mut next = || {
+            let id = u8::try_from(reader.varint()?).ok().filter(|id| *id < 64)?;
+            let count = reader.varint().filter(|count| *count < 100)?;
+            let fields: Option<Vec<u64>> = (0..count).map(|_| reader.varint()).collect();
+            Some((ClassId(id), fields?))
+        };
+        let Some((class, fields)) = next() else { return false };
+        each(class, &fields);
+    }
+    true
 }
 
 fn load_reaps(meta: &Meta) -> Result<(HashSet<Ino>, HashSet<Ino>)> {

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::kv::{Batch, Kv, RocksKv, RocksOptions, Table};
 use crate::meta::{self, Meta};
 use crate::store::{self, ChunkSet, NextIds, OldContainers, Rebuild, Rebuilt};
-use crate::types::{ChunkNo, ContainerId, SnapshotId};
+use crate::types::{ChunkNo, ContainerId};
 
 /// The row of `super` that says that the index is being rebuilt.
 const REBUILDING: &[u8] = b"rebuilding";
@@ -58,9 +58,9 @@ pub struct RebuildReport {
 /// What the metadata says before anything is changed.
 struct Known {
     shards: Vec<super::space::ShardState>,
-    counters: Option<Counters>,
-    /// Counters as the other tables suggest them.
-    guessed: Counters,
+    counters: Counters,
+    /// False if the counters are only what the other tables suggest.
+    read: bool,
     old: OldContainers,
 }
 
@@ -82,7 +82,7 @@ impl Volume {
         progress("Reading names and extents");
         let kv = Arc::new(open::open_database(&dir, &options)?);
         let known = Known::read(&dir, &superblock, Arc::clone(&kv) as Arc<dyn Kv>)?;
-        let limit = known.counters.unwrap_or(known.guessed).next.chunk;
+        let limit = known.counters.next.chunk;
         let mut kv = Arc::into_inner(kv).expect("the metadata that shared it is gone");
         if !dry_run {
             mark(&kv)?;
@@ -97,12 +97,12 @@ impl Volume {
         };
         let mut found = store::rebuild(&what, progress)?;
         progress("Looking for what files need");
-        let (lost_extents, lost_chunks) = lost(&kv, &mut found)?;
-        if known.counters.is_none() {
+        let (lost_extents, lost_chunks) = lost(&kv, &mut found);
+        if !known.read {
             found.problem("The counters did not read; they were made anew".to_owned());
         }
         if !dry_run {
-            finish(&kv, known.counters.unwrap_or(known.guessed), found.next, lost_chunks)?;
+            finish(&kv, known.counters, found.next, lost_chunks)?;
             info!("Index rebuilt chunks={} containers={}", found.chunks, found.containers);
         }
         Ok(report(found, lost_extents, !dry_run))
@@ -121,21 +121,27 @@ impl Known {
     fn read(dir: &Path, superblock: &Superblock, kv: Arc<dyn Kv>) -> Result<Self> {
         let (meta, _) = Meta::open_with_damage(Arc::clone(&kv))?;
         let shards = open::open_shards(dir, superblock.id, &meta, &LocalStorage, &Env::system())?;
+        let stored = Counters::load(&*kv);
+        let read = stored.is_ok();
+        let counters = stored.or_else(|_| Self::guess(dir, superblock, &*kv))?;
+        Ok(Self { shards, counters, read, old: store::old_containers(&*kv) })
+    }
+
+    /// Counters as the other tables suggest them.
+    fn guess(dir: &Path, superblock: &Superblock, kv: &dyn Kv) -> Result<Counters> {
         let mut last_chunk = None;
-        let audit = meta::audit(&*kv, &mut |r| last_chunk = last_chunk.max(Some(r.chunk.0)))?;
-        let last_snapshot = meta.read().snapshots().last().map_or(SnapshotId(0), |s| s.id);
-        let guessed = Counters {
+        meta::each_reference(kv, &mut |r| last_chunk = last_chunk.max(Some(r.chunk.0)));
+        let audit = meta::audit(kv, meta::PASS_INODES)?;
+        Ok(Counters {
             txg: witness::read(dir, superblock.id),
             next_ino: audit.last_ino.saturating_add(1),
-            next_snapshot: last_snapshot.0 + 1,
+            next_snapshot: audit.last_snapshot.saturating_add(1),
             live_bytes: audit.live_bytes,
             next: NextIds {
                 chunk: ChunkNo(last_chunk.map_or(0, |last: u64| last.saturating_add(1))),
                 container: ContainerId(0),
             },
-        };
-        let counters = Counters::load(&*kv).ok();
-        Ok(Self { shards, counters, guessed, old: store::old_containers(&*kv) })
+        })
     }
 }
 
@@ -160,11 +166,11 @@ fn finish(kv: &RocksKv, counters: Counters, found: NextIds, lost_chunks: u64) ->
 }
 
 /// Extents without a chunk, and the chunks they refer to.
-fn lost(kv: &dyn Kv, found: &mut Rebuilt) -> Result<(u64, u64)> {
+fn lost(kv: &dyn Kv, found: &mut Rebuilt) -> (u64, u64) {
     let (mut lost, mut lost_chunks) = (0, 0);
     let mut missing = ChunkSet::default();
     let mut named = Vec::new();
-    meta::audit(kv, &mut |r| {
+    meta::each_reference(kv, &mut |r| {
         if !found.has(r.chunk) {
             lost += 1;
             lost_chunks += u64::from(missing.insert(r.chunk));
@@ -175,9 +181,9 @@ fn lost(kv: &dyn Kv, found: &mut Rebuilt) -> Result<(u64, u64)> {
                 ));
             }
         }
-    })?;
+    });
     named.into_iter().for_each(|text| found.problem(text));
-    Ok((lost, lost_chunks))
+    (lost, lost_chunks)
 }
 
 fn report(found: Rebuilt, lost_extents: u64, rebuilt: bool) -> RebuildReport {

@@ -12,6 +12,7 @@ use crate::classify::Facts;
 use crate::error::Result;
 use crate::kv::Kv;
 use crate::limits::MAGIC_BYTES;
+use crate::meta::Audit;
 use crate::stats::{ActivityTotals, ClassTotals};
 use crate::store::{ContainerRow, Store};
 use crate::types::{At, ClassId, FileKind, ShardId};
@@ -355,21 +356,21 @@ impl Volume {
     ///
     /// # Errors
     /// `Kv`, `Corrupt`.
-    pub fn check_counters(
-        &self,
-        state: &dyn Kv,
-        last_ino: u64,
-        live_bytes: u64,
-    ) -> Result<Vec<String>> {
+    pub fn check_counters(&self, state: &dyn Kv, audit: &Audit) -> Result<Vec<String>> {
         let mut problems = Vec::new();
         let counters = Counters::load(state)?;
+        let last_ino = audit.last_ino;
         if counters.next_ino <= last_ino {
             problems.push(format!("The next inode number is not above the last one, {last_ino}"));
         }
-        if counters.live_bytes != live_bytes {
+        if counters.next_snapshot <= audit.last_snapshot {
+            let last = audit.last_snapshot;
+            problems.push(format!("The next snapshot number is not above the last one, {last}"));
+        }
+        if counters.live_bytes != audit.live_bytes {
             problems.push(format!(
-                "The volume counts {} live bytes and has {live_bytes}",
-                counters.live_bytes
+                "The volume counts {} live bytes and has {}",
+                counters.live_bytes, audit.live_bytes
             ));
         }
         Ok(problems)

@@ -35,7 +35,7 @@ pub(super) struct Superblock {
 }
 
 impl Superblock {
-    fn encode(&self) -> [u8; LEN] {
+    pub(super) fn encode(&self) -> [u8; LEN] {
         let mut bytes = [0; LEN];
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
@@ -46,7 +46,7 @@ impl Superblock {
         bytes
     }
 
-    fn decode(bytes: &[u8], path: &Path) -> Result<Self> {
+    pub(super) fn decode(bytes: &[u8], path: &Path) -> Result<Self> {
         let damaged = |detail: &str| {
             Error::corrupt(
                 format!("superblock {}", path.display()),

@@ -1,7 +1,7 @@
 //! The file `last-commit`: says which commit was the last, beside the database.
 //!
-//! RocksDB cannot tell a log that a crash tore from one that was damaged or cut later: both times it
-//! drops what it cannot read, and everything behind it. This file can: it is written after every
+//! RocksDB cannot tell a log that a crash tore from one that was damaged or cut later: both times
+//! it drops what it cannot read, and everything behind it. This file can: it is written after every
 //! commit, so a database that is older than it has lost commits whose success was reported.
 //!
 //! It is not synced, so that no commit waits for it: after a power cut it may be older than the
@@ -35,7 +35,7 @@ const LEN: usize = 64;
 /// | 16 | 16 | volume | id of the volume |
 /// | 32 | 28 | zero | |
 /// | 60 | 4 | crc | CRC-32C of bytes 0..60 |
-fn encode(volume: VolumeId, txg: u64) -> [u8; LEN] {
+pub(super) fn encode(volume: VolumeId, txg: u64) -> [u8; LEN] {
     let mut bytes = [0; LEN];
     bytes[..8].copy_from_slice(MAGIC);
     bytes[8..16].copy_from_slice(&txg.to_le_bytes());

@@ -6,6 +6,7 @@ mod bad_input;
 mod cli;
 mod crash;
 mod damage;
+mod fuzz;
 mod media;
 mod model;
 mod mounted;
