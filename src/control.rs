@@ -40,7 +40,7 @@ use crate::{check, gc};
 
 /// How long a command waits for a volume that is locked but does not listen: between taking the
 /// lock and listening, and in the last commit, a mount does not.
-const LOCKED_WAIT: Duration = Duration::from_secs(3);
+pub const LOCKED_WAIT: Duration = Duration::from_secs(3);
 /// How long a lazy unmount waits for the session to end before it answers that files are open.
 const LAZY_WAIT: Duration = Duration::from_millis(500);
 

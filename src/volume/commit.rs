@@ -3,8 +3,8 @@
 //! Data before reference: [`Store::seal`](crate::store::Store::seal) makes the containers durable
 //! before the batch that points into them is written, and the batch is one atomic synced write.
 //! What the batch forgets is deleted only afterwards. Commits run one at a time in their own
-//! thread; every caller that waits when one begins is served by it, so concurrent fsyncs share a
-//! commit.
+//! thread; every caller that waits, or wants to be told, when one begins is served by it, so
+//! concurrent fsyncs share a commit.
 //!
 //! A commit that meets a full disk keeps everything, what is sealed too, and is tried again: its
 //! batch is the same then, so it does not matter whether the first one reached the disk. Any other
@@ -27,23 +27,42 @@ use crate::kv::{Batch, Table};
 use crate::store::Sealed;
 
 /// Who waits for which commit. Numbers count commits begun since the volume was opened.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct CommitSignal {
     state: Mutex<SignalState>,
     wanted: Condvar,
     done: Condvar,
 }
 
-#[derive(Debug, Default)]
+/// Told how a commit ended.
+type Told = Box<dyn FnOnce(Result<()>) + Send>;
+
+#[derive(Default)]
 struct SignalState {
     requested: u64,
     begun: u64,
     completed: u64,
     /// Callers that wait.
     waiting: usize,
+    /// Who wants to be told of which commit. As many as there are calls that wait: the kernel
+    /// bounds them by its callers.
+    to_tell: Vec<(u64, Told)>,
     /// Why the last commit failed, if it did.
     failure: Option<Error>,
     stop: bool,
+}
+
+impl SignalState {
+    /// Asks for a commit that begins from now on; returns its number.
+    fn request(&mut self) -> u64 {
+        let mine = self.begun + 1;
+        self.requested = self.requested.max(mine);
+        mine
+    }
+}
+
+fn shut_down() -> Error {
+    Error::ReadOnly { what: "the volume is shut down".to_owned() }
 }
 
 impl CommitSignal {
@@ -61,24 +80,40 @@ impl CommitSignal {
     }
 
     fn finish(&self, result: Result<()>) {
+        let served = {
+            let mut state = self.state.lock();
+            state.completed = state.begun;
+            state.failure = result.as_ref().err().cloned();
+            self.done.notify_all();
+            let completed = state.completed;
+            state.to_tell.extract_if(.., |(number, _)| *number <= completed).collect::<Vec<_>>()
+        };
+        served.into_iter().for_each(|(_, told)| told(result.clone()));
+    }
+
+    /// Has `told` called when a commit that begins after this call has ended: by the thread that
+    /// commits, or at once when no commit will come.
+    fn tell(&self, told: Told) {
         let mut state = self.state.lock();
-        state.completed = state.begun;
-        state.failure = result.err();
-        self.done.notify_all();
+        if state.stop {
+            drop(state);
+            return told(Err(shut_down()));
+        }
+        let mine = state.request();
+        state.to_tell.push((mine, told));
+        self.wanted.notify_one();
     }
 
     /// Asks for a commit that begins from now on, without waiting.
     pub(super) fn kick(&self) {
-        let mut state = self.state.lock();
-        state.requested = state.requested.max(state.begun + 1);
+        self.state.lock().request();
         self.wanted.notify_one();
     }
 
     /// Waits until a commit that began after this call has ended; says how.
     fn wait(&self) -> Result<()> {
         let mut state = self.state.lock();
-        let mine = state.begun + 1;
-        state.requested = state.requested.max(mine);
+        let mine = state.request();
         self.wanted.notify_one();
         state.waiting += 1;
         while state.completed < mine && !state.stop {
@@ -87,18 +122,20 @@ impl CommitSignal {
         state.waiting -= 1;
         match &state.failure {
             Some(failure) => Err(failure.clone()),
-            None if state.completed < mine => {
-                Err(Error::ReadOnly { what: "the volume is shut down".to_owned() })
-            }
+            None if state.completed < mine => Err(shut_down()),
             None => Ok(()),
         }
     }
 
     fn stop(&self) {
-        let mut state = self.state.lock();
-        state.stop = true;
-        self.wanted.notify_all();
-        self.done.notify_all();
+        let left = {
+            let mut state = self.state.lock();
+            state.stop = true;
+            self.wanted.notify_all();
+            self.done.notify_all();
+            std::mem::take(&mut state.to_tell)
+        };
+        left.into_iter().for_each(|(_, told)| told(Err(shut_down())));
     }
 }
 
@@ -156,7 +193,19 @@ impl Volume {
     /// Callers that wait for a commit right now.
     #[must_use]
     pub fn commit_waiters(&self) -> usize {
-        self.signal.state.lock().waiting
+        let state = self.signal.state.lock();
+        state.waiting + state.to_tell.len()
+    }
+
+    /// As [`Volume::commit`] without waiting: `told` hears the outcome, from the thread that
+    /// commits. So a server with few threads keeps serving, and any number of callers share one
+    /// commit.
+    pub fn commit_then(&self, told: impl FnOnce(Result<()>) + Send + 'static) {
+        if self.read_only {
+            told(Ok(()));
+        } else {
+            self.signal.tell(Box::new(told));
+        }
     }
 
     /// Waits for a commit that begins from now on; says how it ended.
