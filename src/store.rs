@@ -479,16 +479,6 @@ impl Store {
         let waiting = self.core.pending.lock().contains(chunk);
         Ok(waiting || self.core.chunk_row(chunk)?.is_some())
     }
-
-    /// Reads and verifies a committed container: header, footer, every frame and chunk. Damaged
-    /// chunks are remembered, as when a read meets them.
-    ///
-    /// # Errors
-    /// `NotFound`; `Shard` if its shard is not there; `Kv`. Damage is in the report.
-    pub fn verify_container(&self, id: ContainerId) -> Result<Report> {
-        let report = self.core.verify_container(id, &mut |_| true)?;
-        report.ok_or_else(|| Error::invalid("The verification was stopped"))
-    }
 }
 
 impl Drop for Store {
