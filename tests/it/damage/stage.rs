@@ -20,7 +20,7 @@ use crate::testkit::{
 };
 
 /// A cell that takes longer hangs.
-const CELL_TIME_MAX: Duration = Duration::from_secs(60);
+const CELL_TIME_MAX: Duration = Duration::from_mins(1);
 
 /// Files by path, with their bytes.
 pub type Files = BTreeMap<String, Vec<u8>>;
