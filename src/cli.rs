@@ -36,7 +36,7 @@ use self::output::Output;
 use crate::control::{Client, Name, Request, Response, call};
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::sys::mount::unmount;
+use crate::fuse::detach_dead;
 use crate::sys::process::is_running;
 use crate::volume::{InitOptions, Volume};
 
@@ -232,6 +232,9 @@ fn umount(target: &Path, lazy: bool, output: Output) -> Result<()> {
         Place::Dead(mountpoint) => return detach(&mountpoint, output),
     };
     let Some(client) = Client::connect(&dir)? else {
+        if let Some(mountpoint) = mountpoint::dead_mount_of(&dir)? {
+            return detach(&mountpoint, output);
+        }
         let target = target.display();
         return Err(Error::invalid(if on {
             let dir = dir.display();
@@ -262,7 +265,7 @@ fn wait_until_closed(dir: &Path, pid: Option<u32>) {
 
 /// Takes away a mount whose process is gone. What it had committed is safe; nothing else is left.
 fn detach(mountpoint: &Path, output: Output) -> Result<()> {
-    unmount(mountpoint, true).map_err(|e| Error::io("unmount", mountpoint, e))?;
+    detach_dead(mountpoint)?;
     output.progress(&format!(
         "The process of {} had died; its volume is as the last commit left it",
         mountpoint.display()

@@ -19,6 +19,7 @@ pub use protocol::{
     Reply, Request, Response, SnapshotInfo, SnapshotSpace, decode_reply, decode_request,
     encode_reply, encode_request,
 };
+pub use scrubs::{ScrubAnswer, ScrubRequest};
 pub use server::{CONNECTIONS_MAX, Serve, Server};
 
 use std::ffi::OsStr;
@@ -39,7 +40,7 @@ use crate::{check, gc};
 
 /// How long a command waits for a volume that is locked but does not listen: between taking the
 /// lock and listening, and in the last commit, a mount does not.
-const LOCKED_WAIT: Duration = Duration::from_secs(3);
+pub const LOCKED_WAIT: Duration = Duration::from_secs(3);
 /// How long a lazy unmount waits for the session to end before it answers that files are open.
 const LAZY_WAIT: Duration = Duration::from_millis(500);
 
@@ -176,9 +177,7 @@ pub fn serve_request(
             Response::Check(Box::new(report))
         }
         Request::Gc => Response::Gc(Box::new(gc::run(volume)?)),
-        Request::Scrub { .. } | Request::ScrubStatus | Request::ScrubRepair { .. } => {
-            scrubs::serve(volume, mounted, request, progress, gone)?
-        }
+        Request::Scrub(request) => scrubs::serve(volume, mounted, request, progress, gone)?,
         Request::Umount { .. } => unreachable!("answered above"),
     })
 }

@@ -1,11 +1,21 @@
-//! What a test wants to replace: the clock and randomness.
+//! What a test wants to replace: the clock, randomness, and whether the next step works.
 //!
-//! Guarantees: no other room asks the system for the time of day or for random bytes.
+//! Guarantees: no other room asks the system for the time of day or for random bytes. What a test
+//! arms belongs to the environment it made, not to the process.
+
+mod faults;
+mod power;
+mod random;
+
+pub use faults::{Fault, Faults, Point};
+pub use power::{Hold, Power};
+pub use random::{Random, SeededRandom, SystemRandom};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::error::Result;
 use crate::types::Timestamp;
 
 /// Source of wall-clock time.
@@ -47,19 +57,33 @@ impl Clock for StepClock {
 #[derive(Clone)]
 pub struct Env {
     clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    faults: Faults,
 }
 
 impl Env {
     /// The real one.
     #[must_use]
     pub fn system() -> Self {
-        Self { clock: Arc::new(SystemClock) }
+        Self::with_clock(Arc::new(SystemClock))
     }
 
     /// One with a clock of the caller's.
     #[must_use]
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
-        Self { clock }
+        Self { clock, random: Arc::new(SystemRandom), faults: Faults::default() }
+    }
+
+    /// The same with randomness of the caller's.
+    #[must_use]
+    pub fn with_random(self, random: Arc<dyn Random>) -> Self {
+        Self { random, ..self }
+    }
+
+    /// The same with fault points that somebody watches.
+    #[must_use]
+    pub fn with_faults(self, faults: Faults) -> Self {
+        Self { faults, ..self }
     }
 
     /// Now.
@@ -69,14 +93,25 @@ impl Env {
     }
 
     /// 16 random bytes, for names that must not collide.
-    ///
-    /// # Panics
-    /// When the kernel has no randomness to give, which does not happen on a running system.
     #[must_use]
     pub fn random_id(&self) -> [u8; 16] {
         let mut id = [0; 16];
-        getrandom::fill(&mut id).expect("the kernel always has random bytes");
+        self.random.fill(&mut id);
         id
+    }
+
+    /// The fault points.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// Passes a fault point before a step that can fail.
+    ///
+    /// # Errors
+    /// What a test has armed; never in production.
+    pub fn hit(&self, point: Point) -> Result<()> {
+        self.faults.hit(point)
     }
 }
 

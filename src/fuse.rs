@@ -9,6 +9,7 @@
 
 mod adapter;
 mod call;
+mod durable;
 mod handshake;
 mod precheck;
 mod reply;
@@ -28,7 +29,7 @@ use parking_lot::Mutex;
 
 use self::adapter::Adapter;
 use crate::error::{Error, Result};
-use crate::sys::mount::{self as sys_mount, FuseFlags};
+use crate::sys::mount::{self as sys_mount, FuseFlags, MountEntry};
 use crate::vfs::Vfs;
 
 /// Shown behind `fuse.` as the file system's type.
@@ -132,6 +133,40 @@ pub fn mount(vfs: &Arc<Vfs>, options: &MountOptions) -> Result<Mounted> {
     Ok(Mounted { mountpoint, device, session: Mutex::new(Some(session)), by_helper })
 }
 
+/// True if `entry` is a mount of the volume in the directory `dir`, alive or dead.
+#[must_use]
+pub fn is_mount_of(entry: &MountEntry, dir: &Path) -> bool {
+    let source = dir.to_string_lossy();
+    let is_fuse = entry.fs_type == "fuse" || entry.fs_type == format!("fuse.{SUBTYPE}");
+    is_fuse && (entry.source == source || entry.source == without_commas(&source))
+}
+
+/// Takes away a mount whose process is gone; whoever stands in it keeps nothing but errors.
+///
+/// # Errors
+/// `Mount`.
+pub fn detach_dead(mountpoint: &Path) -> Result<()> {
+    let detached = match sys_mount::unmount(mountpoint, true) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => by_helper(mountpoint, true),
+        detached => detached,
+    };
+    detached.map_err(|e| Error::io("unmount", mountpoint, e))
+}
+
+/// Unmounts what a user mounted.
+fn by_helper(mountpoint: &Path, lazy: bool) -> io::Result<()> {
+    let helper = precheck::helper().ok_or(io::ErrorKind::NotFound)?;
+    let mut command = Command::new(helper);
+    command.arg("-u").args(lazy.then_some("-z")).arg("--").arg(mountpoint);
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    match output.status.success() {
+        true => Ok(()),
+        false if said.contains("busy") => Err(io::ErrorKind::ResourceBusy.into()),
+        false => Err(io::Error::other(said.trim().to_owned())),
+    }
+}
+
 impl Mounted {
     /// Where it is mounted, absolute and without symlinks.
     #[must_use]
@@ -198,16 +233,7 @@ impl Mounted {
         if !self.by_helper {
             return sys_mount::unmount(&self.mountpoint, lazy);
         }
-        let helper = precheck::helper().ok_or(io::ErrorKind::NotFound)?;
-        let mut command = Command::new(helper);
-        command.arg("-u").args(lazy.then_some("-z")).arg("--").arg(&self.mountpoint);
-        let output = command.output()?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        match output.status.success() {
-            true => Ok(()),
-            false if said.contains("busy") => Err(io::ErrorKind::ResourceBusy.into()),
-            false => Err(io::Error::other(said.trim().to_owned())),
-        }
+        by_helper(&self.mountpoint, lazy)
     }
 }
 
@@ -299,6 +325,21 @@ mod tests {
     #[test]
     fn a_comma_in_the_name_is_no_mount_option() {
         assert_eq!(without_commas("/srv/a,dev,b"), "/srv/a_dev_b");
+    }
+
+    #[test]
+    fn a_mount_knows_its_volume() {
+        let entry = |fs_type: &str, source: &str| MountEntry {
+            device: "0:98".to_owned(),
+            mountpoint: "/mnt".into(),
+            fs_type: fs_type.to_owned(),
+            source: source.to_owned(),
+        };
+        let dir = Path::new("/srv/a,b");
+        assert!(is_mount_of(&entry("fuse.stratafs", "/srv/a,b"), dir));
+        assert!(is_mount_of(&entry("fuse", "/srv/a_b"), dir));
+        assert!(!is_mount_of(&entry("fuse.stratafs", "/srv/a"), dir));
+        assert!(!is_mount_of(&entry("ext4", "/srv/a,b"), dir));
     }
 
     #[test]

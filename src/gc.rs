@@ -8,6 +8,7 @@
 use log::{info, warn};
 use serde::{Deserialize, Serialize};
 
+use crate::env::Point;
 use crate::error::{Error, Result};
 use crate::store::ContainerState;
 use crate::types::ContainerId;
@@ -59,12 +60,15 @@ pub fn run(volume: &Volume) -> Result<GcReport> {
             break;
         }
     }
+    let env = volume.env();
+    env.hit(Point::GcPruned)?;
     volume.commit()?;
     let marking = volume.begin_marking()?;
     let mut resume = marking.piece(None, PIECE_ROWS)?;
     while resume.is_some() {
         resume = marking.piece(resume, PIECE_ROWS)?;
     }
+    env.hit(Point::GcSweep)?;
     marking.check_places()?;
     let strays = marking.free_strays()?;
     report.containers_freed += strays.freed;
@@ -75,6 +79,7 @@ pub fn run(volume: &Volume) -> Result<GcReport> {
     report.chunks_marked = marking.marks().count();
     report.chunks_total = marking.marks().horizon().0;
     drop(marking);
+    env.hit(Point::GcCommit)?;
     volume.commit()?;
     info!("Gc done containers={} bytes={}", report.containers_freed, report.freed_bytes);
     Ok(report)
@@ -146,7 +151,9 @@ fn free_emptied(
     if emptied.is_empty() {
         return Ok(());
     }
+    volume.env().hit(Point::GcRepacked)?;
     volume.commit()?;
+    volume.env().hit(Point::GcEmptied)?;
     let rows = marking.containers()?;
     for (id, row) in rows.iter().filter(|(id, _)| emptied.contains(id)) {
         if marking.free_if_dead(*id)? {

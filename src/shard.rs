@@ -54,7 +54,9 @@ pub trait Shard: Send + Sync {
     /// `NotFound`; `Io`.
     fn len(&self, id: ContainerId) -> Result<u64>;
 
-    /// Removes a container; a missing one is no error.
+    /// Removes a container; a missing one is no error. Nothing says when that is durable: after a
+    /// crash the container may be there again, so a caller deletes only what no row names, and
+    /// deletes it again when it is opened.
     ///
     /// # Errors
     /// `Io`.
@@ -95,7 +97,8 @@ pub trait Appender: Send {
     /// Makes all that was appended durable, and the container's name with it.
     ///
     /// # Errors
-    /// `NoSpace`, `Io`; after an error nothing since the last success may be relied on.
+    /// `NoSpace`, `Io`; after an error nothing since the last success may be relied on, and every
+    /// later call fails too: a second sync may say yes to what the first one lost.
     fn sync(&mut self) -> Result<()>;
 
     /// As [`Appender::sync`], for the last time: the container ends with the last byte appended,

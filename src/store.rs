@@ -65,9 +65,10 @@ pub use self::verify::{DamagedChunk, Report};
 use self::core::Core;
 use self::pending::{Known, NewChunk, Spot};
 use crate::codec::CodecChoice;
+use crate::env::Faults;
 use crate::error::{Error, Result};
 use crate::kv::Kv;
-use crate::limits::{CHUNK_BYTES_MAX, GROUP_CHUNK_BYTES_MAX};
+use crate::limits::{CHUNK_BYTES_MAX, CONTAINER_BYTES, GROUP_CHUNK_BYTES_MAX};
 use crate::shard::Shard;
 use crate::stats::Stats;
 use crate::types::{ChunkNo, ClassId, ContainerId, Fingerprint, ShardId, VolumeId};
@@ -86,6 +87,8 @@ pub struct StoreOptions {
     pub volume: VolumeId,
     /// Change nothing on the shards; nothing may be put then.
     pub read_only: bool,
+    /// A container is full when it has as many bytes with its footer.
+    pub container_bytes: u32,
 }
 
 impl StoreOptions {
@@ -100,6 +103,7 @@ impl StoreOptions {
             workers: cores.saturating_sub(1).clamp(1, 8),
             volume,
             read_only: false,
+            container_bytes: CONTAINER_BYTES,
         }
     }
 }
@@ -169,7 +173,22 @@ impl Store {
         next: NextIds,
         stats: Arc<Stats>,
     ) -> Result<Self> {
-        let core = Arc::new(Core::new(kv, options, next, stats));
+        Self::open_with(kv, shards, options, next, stats, Faults::default())
+    }
+
+    /// As [`Store::open`], passing fault points.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_with(
+        kv: Arc<dyn Kv>,
+        shards: Vec<(ShardId, Arc<dyn Shard>)>,
+        options: StoreOptions,
+        next: NextIds,
+        stats: Arc<Stats>,
+        faults: Faults,
+    ) -> Result<Self> {
+        let core = Arc::new(Core::new(kv, options, next, stats, faults));
         core.check_numbers(next)?;
         core.look_for_damage();
         for (id, shard) in shards {

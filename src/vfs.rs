@@ -34,7 +34,7 @@ use crate::types::{At, FileKind, Ino, SnapshotId, Timestamp};
 use crate::volume::{SetTime, Stat, Volume};
 
 pub use self::dirs::DirItem;
-pub use self::files::{Allocate, OpenHow, Opened, WriteHow};
+pub use self::files::{Allocate, OpenHow, Opened};
 pub use self::node::Node;
 pub use self::snapdir::SNAPSHOTS_NAME;
 pub use self::xattrs::VOLUME_XATTR;
@@ -239,11 +239,9 @@ impl Vfs {
     }
 
     /// Makes everything changed so far durable: one commit serves files and directories alike.
-    ///
-    /// # Errors
-    /// `NoSpace`, `Poisoned`; faults.
-    pub fn fsync(&self) -> Result<()> {
-        self.volume.commit()
+    /// `told` hears how that ended (`NoSpace`, `Poisoned`, faults), from another thread.
+    pub fn commit_then(&self, told: impl FnOnce(Result<()>) + Send + 'static) {
+        self.volume.commit_then(told);
     }
 
     /// State and inode behind a node that is not a `.snapshots` directory.

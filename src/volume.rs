@@ -38,6 +38,7 @@ mod report;
 mod resize;
 mod snapshots;
 mod space;
+mod storage;
 mod superblock;
 mod upkeep;
 mod usage;
@@ -73,6 +74,7 @@ pub use open::OpenOptions;
 pub use rebuild::RebuildReport;
 pub use report::{ClassReport, Explanation, ShardInfo, StatsReport, Status};
 pub use space::VolumeSpace;
+pub use storage::{Bounds, LocalStorage, Opening, Storage};
 pub use superblock::{FORMAT_VERSION, SUPERBLOCK_FILE};
 pub use upkeep::{Pass, Turn, Verified};
 pub use usage::{Amount, SnapshotUsage};
@@ -83,6 +85,8 @@ pub struct Volume {
     id: VolumeId,
     read_only: bool,
     env: Env,
+    storage: Arc<dyn Storage>,
+    bounds: Bounds,
     config: Config,
     classifier: Classifier,
     stats: Arc<Stats>,
@@ -108,10 +112,7 @@ pub struct Volume {
     /// The txg that is being made durable, or waits for room.
     frozen: Mutex<Option<Frozen>>,
     marks: RwLock<Option<Arc<Marks>>>,
-    /// Held by gc and check: they must not run at the same time.
-    maintenance: Mutex<()>,
-    scrub_turn: upkeep::ScrubTurn,
-    told_reads: upkeep::ToldReads,
+    upkeep: upkeep::Upkeep,
     signal: Arc<CommitSignal>,
     reaper: Arc<Background>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
@@ -290,6 +291,12 @@ impl Volume {
         self.env.now()
     }
 
+    /// Clock, randomness and fault points it runs with.
+    #[must_use]
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> &Stats {
@@ -354,9 +361,14 @@ impl Volume {
 
     /// Stops all writing for good; the first cause is kept.
     fn poison(&self, cause: Error) -> Error {
+        // The store may have stopped before us: its cause is the first one.
+        let cause = match cause {
+            Error::Poisoned { cause } => cause,
+            cause => Arc::new(cause),
+        };
         let cause = self.poison.get_or_init(|| {
             error!("Volume stops accepting writes cause={cause}");
-            Arc::new(cause)
+            cause
         });
         Error::Poisoned { cause: Arc::clone(cause) }
     }

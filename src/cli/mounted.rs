@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::mount_options::Choices;
-use super::mountpoint::{Place, apart, busy, dead, place, volume_dir};
-use crate::control::{Client, Ending, MountedInfo, MountedVolume, Request, Response, Server};
+use super::mountpoint::{Place, apart, busy, dead, is_mounted_there, place, volume_dir};
+use crate::control::{
+    Client, Ending, LOCKED_WAIT, MountedInfo, MountedVolume, Request, Response, Server,
+};
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::fuse::{MountOptions, Mounted, check, mount};
+use crate::fuse::{MountOptions, Mounted, check, detach_dead, mount};
 use crate::scrub::Background;
 use crate::sys::process::{Signal, Signals, bound_malloc};
 use crate::vfs::{Vfs, VfsOptions};
@@ -21,6 +24,8 @@ use crate::volume::{OpenOptions, Volume};
 
 /// A signal to end is patient with files that are just being closed; each try waits a second.
 const SIGNAL_TRIES: u32 = 3;
+/// How often a lock is tried that is about to be free.
+const LOCKED_STEP: Duration = Duration::from_millis(2);
 
 /// What to mount, where and how.
 pub(super) struct Job {
@@ -55,7 +60,7 @@ pub(super) fn run(job: &Job, watch: &mut dyn Watch) -> Result<()> {
         .map_err(|e| Error::io("block signals in", Path::new("this process"), e))?;
     bound_malloc();
     let dir = volume_dir(&job.volume)?;
-    not_mounted_yet(&job.mountpoint)?;
+    not_mounted_yet(&job.mountpoint, &dir)?;
     let mut mount_options = mount_options(job, &dir);
     mount_options.mountpoint = check(&mount_options, &dir)?;
     let mountpoint = &mount_options.mountpoint;
@@ -64,7 +69,7 @@ pub(super) fn run(job: &Job, watch: &mut dyn Watch) -> Result<()> {
         purpose: format!("mounted on {}", mountpoint.display()),
         read_only: job.choices.read_only,
     };
-    let volume = Volume::open(&dir, options)?;
+    let volume = open(&dir, options)?;
     watch.opened(&dir);
     log::info!("Volume opened id={} read_only={}", volume.id(), job.choices.read_only);
     if job.background {
@@ -90,10 +95,30 @@ struct Live {
     ending: Arc<Ending>,
 }
 
-/// Says which volume is on `mountpoint` already, and which process serves it, if one is.
-fn not_mounted_yet(mountpoint: &Path) -> Result<()> {
+/// Opens the volume, and waits for a process that is about to let go of it: one that was killed, or
+/// that is doing its last commit. One that has it mounted listens.
+fn open(dir: &Path, options: OpenOptions) -> Result<Arc<Volume>> {
+    let deadline = Instant::now() + LOCKED_WAIT;
+    loop {
+        let opened = Volume::open(dir, options.clone());
+        let is_busy = matches!(opened, Err(Error::Busy { .. }));
+        if !is_busy || Instant::now() >= deadline || Client::connect(dir)?.is_some() {
+            return opened;
+        }
+        thread::sleep(LOCKED_STEP);
+    }
+}
+
+/// Says which volume is on `mountpoint` already, and which process serves it, if one is. A mount of
+/// the same volume, in `volume`, whose process is gone is in nobody's way: it is taken away.
+fn not_mounted_yet(mountpoint: &Path, volume: &Path) -> Result<()> {
     let dir = match place(mountpoint)? {
         Place::Mounted(dir) => dir,
+        Place::Dead(mountpoint) if is_mounted_there(volume, &mountpoint)? => {
+            detach_dead(&mountpoint)?;
+            log::info!("Mount whose process is gone was taken away");
+            return Ok(());
+        }
         Place::Dead(mountpoint) => return Err(dead(&mountpoint)),
         Place::Directory(_) => return Ok(()),
     };

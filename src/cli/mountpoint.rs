@@ -6,7 +6,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::sys::mount::mounted_at;
+use crate::fuse::is_mount_of;
+use crate::sys::mount::{mounted_at, mounts};
 use crate::sys::process::{extended_attribute, is_not_connected};
 
 /// The attribute of a mounted root that names its volume directory.
@@ -41,6 +42,30 @@ pub(super) fn place(path: &Path) -> Result<Place> {
         Err(e) if is_not_connected(&e) => Ok(Place::Dead(path)),
         Err(e) => Err(Error::io("read attributes of", &path, e)),
     }
+}
+
+/// True if what is mounted on `mountpoint` is the volume in the directory `dir`, alive or dead.
+///
+/// # Errors
+/// `Io` when `/proc` is not readable.
+pub(super) fn is_mounted_there(dir: &Path, mountpoint: &Path) -> Result<bool> {
+    let entry = mounted_at(mountpoint).map_err(|e| Error::io("read mounts for", mountpoint, e))?;
+    let dir = absolute(dir);
+    Ok(entry.is_some_and(|entry| is_mount_of(&entry, &dir)))
+}
+
+/// Where the volume in the directory `dir` is still mounted although its process is gone.
+///
+/// # Errors
+/// `Io` when `/proc` is not readable.
+pub(super) fn dead_mount_of(dir: &Path) -> Result<Option<PathBuf>> {
+    let all = mounts().map_err(|e| Error::io("read mounts for", dir, e))?;
+    for entry in all.into_iter().filter(|entry| is_mount_of(entry, dir)) {
+        if let Place::Dead(mountpoint) = place(&entry.mountpoint)? {
+            return Ok(Some(mountpoint));
+        }
+    }
+    Ok(None)
 }
 
 /// The volume directory that `path`, a volume directory or a mountpoint, stands for.

@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use clap::Args;
+use serde_json::Value;
 
 use super::args::VolumeArg;
 use super::format::{count, percent, plain, size};
 use super::mountpoint;
 use super::output::Output;
 use crate::config::parse_size;
-use crate::control::{Client, Name, Request, Response, call_until};
+use crate::control::{Client, Name, Request, Response, ScrubAnswer, ScrubRequest, call_until};
 use crate::error::{Error, Result};
 use crate::scrub::{Ended, RepairReport, ScrubReport, ScrubState};
 use crate::sys::process::Signals;
@@ -72,14 +73,14 @@ fn parse_rate(text: &str) -> Result<u64, String> {
     rate.ok_or_else(|| "use a size like 50MiB".to_owned())
 }
 
-fn request(args: &ScrubArgs) -> Request {
+fn request(args: &ScrubArgs) -> ScrubRequest {
     match &args.from {
         Some(from) => {
             let from = mountpoint::absolute(from).into_os_string().into_vec();
-            Request::ScrubRepair { from: Name(from) }
+            ScrubRequest::Repair { from: Name(from) }
         }
-        None if args.status => Request::ScrubStatus,
-        None => Request::Scrub { max_secs: args.max_duration, rate_bytes: args.rate },
+        None if args.status => ScrubRequest::Status,
+        None => ScrubRequest::Run { max_secs: args.max_duration, rate_bytes: args.rate },
     }
 }
 
@@ -95,7 +96,8 @@ pub(super) fn ask(args: &ScrubArgs, output: Output) -> Result<Response> {
         let mounted = Client::connect(&dir)?.is_some();
         stop_on_signal(Arc::clone(&gone), mounted, output)?;
     }
-    call_until(&dir, &request(args), &mut |text| output.progress(text), &gone)
+    let request = Request::Scrub(request(args));
+    call_until(&dir, &request, &mut |text| output.progress(text), &gone)
 }
 
 fn stop_on_signal(gone: Arc<AtomicBool>, mounted: bool, output: Output) -> Result<()> {
@@ -117,17 +119,33 @@ fn stop_on_signal(gone: Arc<AtomicBool>, mounted: bool, output: Output) -> Resul
 
 /// True if the answer says that something is damaged.
 pub(super) fn is_damaged(response: &Response) -> bool {
-    match response {
-        Response::Scrub(report) => !report.is_clean(),
-        Response::ScrubStatus(state) => {
+    let Response::Scrub(answer) = response else { return false };
+    match &**answer {
+        ScrubAnswer::Report(report) => !report.is_clean(),
+        ScrubAnswer::State(state) => {
             state.damage.chunks > 0 || state.verified.flawed_containers > 0
         }
-        Response::ScrubRepair(report) => report.damage.chunks > 0,
-        _ => false,
+        ScrubAnswer::Repaired(report) => report.damage.chunks > 0,
     }
 }
 
-pub(super) fn report(report: &ScrubReport) -> String {
+pub(super) fn text(answer: &ScrubAnswer) -> String {
+    match answer {
+        ScrubAnswer::Report(found) => report(found),
+        ScrubAnswer::State(known) => state(known),
+        ScrubAnswer::Repaired(done) => repaired(done),
+    }
+}
+
+pub(super) fn document(answer: &ScrubAnswer) -> serde_json::Result<Value> {
+    match answer {
+        ScrubAnswer::Report(found) => serde_json::to_value(found),
+        ScrubAnswer::State(known) => serde_json::to_value(known),
+        ScrubAnswer::Repaired(done) => serde_json::to_value(done),
+    }
+}
+
+fn report(report: &ScrubReport) -> String {
     let mut text = String::new();
     for flaw in &report.flaws {
         let _ = writeln!(text, "{}", plain(flaw));
@@ -156,11 +174,11 @@ pub(super) fn report(report: &ScrubReport) -> String {
     text
 }
 
-pub(super) fn state(state: &ScrubState) -> String {
+fn state(state: &ScrubState) -> String {
     format!("{}{}\n", damage(&state.damage), verified(&state.verified))
 }
 
-pub(super) fn repaired(report: &RepairReport) -> String {
+fn repaired(report: &RepairReport) -> String {
     let mut text = damage(&report.damage);
     let stopped = if report.stopped { "; stopped early" } else { "" };
     let _ = writeln!(

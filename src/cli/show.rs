@@ -30,9 +30,7 @@ pub(super) fn text(response: &Response) -> String {
         Response::Shard(shard) => shards(std::slice::from_ref(shard)),
         Response::Check(report) => check(report),
         Response::Gc(report) => gc(report),
-        Response::Scrub(report) => scrub::report(report),
-        Response::ScrubStatus(state) => scrub::state(state),
-        Response::ScrubRepair(report) => scrub::repaired(report),
+        Response::Scrub(answer) => scrub::text(answer),
     }
 }
 
@@ -52,9 +50,7 @@ pub(super) fn document(response: &Response) -> serde_json::Result<Value> {
         Response::Shard(shard) => serde_json::to_value(shard)?,
         Response::Check(report) => serde_json::to_value(report)?,
         Response::Gc(report) => serde_json::to_value(report)?,
-        Response::Scrub(report) => serde_json::to_value(report)?,
-        Response::ScrubStatus(state) => serde_json::to_value(state)?,
-        Response::ScrubRepair(report) => serde_json::to_value(report)?,
+        Response::Scrub(answer) => scrub::document(answer)?,
         Response::Unmounted => json!({ "unmounted": true }),
         Response::Detached => json!({ "unmounted": false, "detached": true }),
     })

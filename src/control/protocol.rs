@@ -7,11 +7,11 @@ use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
+use super::scrubs::{ScrubAnswer, ScrubRequest};
 use crate::check::CheckReport;
 use crate::error::{Error, Result};
 use crate::gc::GcReport;
 use crate::retain::Policy;
-use crate::scrub::{RepairReport, ScrubReport, ScrubState};
 use crate::types::{Snapshot, Timestamp};
 use crate::volume::{Amount, Explanation, ShardInfo, StatsReport, Status};
 
@@ -172,20 +172,8 @@ pub enum Request {
     },
     /// Free containers that nothing needs.
     Gc,
-    /// Verify containers.
-    Scrub {
-        /// Begin no further container after so many seconds.
-        max_secs: Option<u64>,
-        /// Most bytes read in a second.
-        rate_bytes: Option<u64>,
-    },
-    /// What was verified, and what is damaged.
-    ScrubStatus,
-    /// Store damaged chunks anew from good copies.
-    ScrubRepair {
-        /// Absolute path of the tree with the copies.
-        from: Name,
-    },
+    /// Verify, or put right.
+    Scrub(ScrubRequest),
     /// Unmount and answer when everything is durable.
     Umount {
         /// Detach at once, even if files are open.
@@ -206,9 +194,8 @@ impl Request {
             | Self::Prune(PruneRequest { dry_run: false, .. })
             | Self::ShardAdd { .. }
             | Self::Gc
-            | Self::Scrub { .. }
-            | Self::ScrubRepair { .. }
             | Self::Umount { .. } => true,
+            Self::Scrub(request) => request.changes_volume(),
             Self::SnapshotList { .. }
             | Self::SnapshotWouldFree { .. }
             | Self::Prune(_)
@@ -217,7 +204,6 @@ impl Request {
             | Self::ClassList
             | Self::ClassExplain { .. }
             | Self::ShardList
-            | Self::ScrubStatus
             | Self::Check { .. } => false,
         }
     }
@@ -243,9 +229,7 @@ impl Request {
             Self::ShardAdd { .. } => "shard add",
             Self::Check { .. } => "check",
             Self::Gc => "gc",
-            Self::Scrub { .. } => "scrub",
-            Self::ScrubStatus => "scrub --status",
-            Self::ScrubRepair { .. } => "scrub --repair",
+            Self::Scrub(request) => request.verb(),
             Self::Umount { .. } => "umount",
         }
     }
@@ -380,11 +364,7 @@ pub enum Response {
     /// To `gc`.
     Gc(Box<GcReport>),
     /// To `scrub`.
-    Scrub(Box<ScrubReport>),
-    /// To `scrub --status`.
-    ScrubStatus(Box<ScrubState>),
-    /// To `scrub --repair`.
-    ScrubRepair(Box<RepairReport>),
+    Scrub(Box<ScrubAnswer>),
     /// Unmounted; everything is durable and the volume is closed.
     Unmounted,
     /// Detached and committed; the volume closes when the last open file does.
@@ -524,9 +504,9 @@ mod tests {
             Request::SnapshotDelete { names: vec![Name(b"x".to_vec()), Name(b"\x80".to_vec())] },
             Request::ClassExplain { path: Name(b"/p".to_vec()), snapshot: None },
             Request::Check { read_data: true },
-            Request::Scrub { max_secs: Some(600), rate_bytes: None },
-            Request::ScrubStatus,
-            Request::ScrubRepair { from: Name(b"/good\xff".to_vec()) },
+            Request::Scrub(ScrubRequest::Run { max_secs: Some(600), rate_bytes: None }),
+            Request::Scrub(ScrubRequest::Status),
+            Request::Scrub(ScrubRequest::Repair { from: Name(b"/good\xff".to_vec()) }),
             Request::Umount { lazy: false },
         ];
         for request in all {

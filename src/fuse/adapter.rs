@@ -28,23 +28,23 @@ use crate::error::{Error, Result};
 use crate::limits::NAME_BYTES_MAX;
 use crate::sys::abi;
 use crate::types::FileKind;
-use crate::vfs::{BLOCK_BYTES, Lookup, NewMode, Node, SetAttr, Vfs, WriteHow};
+use crate::vfs::{BLOCK_BYTES, Lookup, NewMode, Node, SetAttr, Vfs};
 
 /// The file system as fuser sees it.
 pub(super) struct Adapter {
-    vfs: Arc<Vfs>,
+    pub(super) vfs: Arc<Vfs>,
     /// Set once the session exists, before its first request.
     notifier: Arc<OnceLock<Notifier>>,
-    faults: FaultLog,
+    pub(super) faults: Arc<FaultLog>,
 }
 
 impl Adapter {
     pub(super) fn new(vfs: Arc<Vfs>, notifier: Arc<OnceLock<Notifier>>) -> Self {
-        Self { vfs, notifier, faults: FaultLog::default() }
+        Self { vfs, notifier, faults: Arc::default() }
     }
 
     /// Runs a request about a node.
-    fn on<T>(
+    pub(super) fn on<T>(
         &self,
         op: &'static str,
         number: INodeNo,
@@ -276,16 +276,19 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let how = WriteHow {
-            sync: flags.0 & (abi::O_SYNC | abi::O_DSYNC) != 0,
-            drop_set_id: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
-        };
-        let written = self.on("write", ino, |vfs, _| vfs.write(fh.0, offset, data, how));
+        let drop_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let written = self.on("write", ino, |vfs, _| vfs.write(fh.0, offset, data, drop_set_id));
+        let len = to_u32(data.len() as u64);
         answer!(reply, written, privileges_dropped => {
             if privileges_dropped {
                 self.forget_attributes(ino);
             }
-            reply.written(to_u32(data.len() as u64));
+            if flags.0 & (abi::O_SYNC | abi::O_DSYNC) == 0 {
+                return reply.written(len);
+            }
+            self.when_durable("write", ino, move |done| {
+                answer!(reply, done, () => reply.written(len));
+            });
         });
     }
 
@@ -307,7 +310,7 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        answer!(reply, self.on("fsync", ino, |vfs, _| vfs.fsync()), () => reply.ok());
+        self.sync("fsync", ino, reply);
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -356,7 +359,7 @@ impl Filesystem for Adapter {
     }
 
     fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        answer!(reply, self.on("fsyncdir", ino, |vfs, _| vfs.fsync()), () => reply.ok());
+        self.sync("fsyncdir", ino, reply);
     }
 
     fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {

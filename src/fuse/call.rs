@@ -46,14 +46,26 @@ pub(super) fn run<T>(
     stats.activity.requests.fetch_add(1, Relaxed);
     // A panic that left a lock-free invariant broken would be a bug twice over; locks here do not
     // poison, and the next request finds the state the failed one left.
-    let failure = match catch_unwind(AssertUnwindSafe(request)) {
-        Ok(Ok(value)) => return Ok(value),
-        Ok(Err(e)) => e,
+    match catch_unwind(AssertUnwindSafe(request)) {
+        Ok(done) => settle(op, node, (stats, faults), done),
         Err(panic) => {
             stats.activity.faults.fetch_add(1, Relaxed);
             error!("Request panicked op={op} node={node} cause={}", text_of(&*panic));
-            return Err(Errno::EIO);
+            Err(Errno::EIO)
         }
+    }
+}
+
+/// Counts and logs how a request ended, and says what to answer.
+pub(super) fn settle<T>(
+    op: &'static str,
+    node: INodeNo,
+    (stats, faults): (&Stats, &FaultLog),
+    done: Result<T>,
+) -> Result<T, Errno> {
+    let failure = match done {
+        Ok(value) => return Ok(value),
+        Err(e) => e,
     };
     if failure.is_fault() {
         stats.activity.faults.fetch_add(1, Relaxed);

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::{
     Batch, KeyRange, Kv, KvUsage, MemoryKv, Order, RocksKv, RocksOptions, Rows, Table, successor,
 };
+use crate::env::Power;
 use crate::error::{Error, Result};
 
 /// A database that takes its directory with it.
@@ -53,6 +54,34 @@ fn kv_contract(make: impl Fn() -> Box<dyn Kv>) {
     a_scan_sees_one_state(&*make());
     a_snapshot_sees_one_state_and_stays_out(&*make());
     readers_never_see_half_a_batch(&*make());
+}
+
+/// A batch that the power cut meets is there as a whole or not at all; one after it is not.
+#[test]
+fn memory_loses_no_batch_but_the_one_under_way() {
+    let power = Power::default();
+    let kv = MemoryKv::new().after_power_cut(false, power.clone());
+    let batch = |key: &[u8]| {
+        let mut batch = Batch::default();
+        batch.put(Table::Inode, key, &b"1"[..]);
+        batch.put(Table::Super, key, &b"2"[..]);
+        batch
+    };
+    kv.write(batch(b"kept")).unwrap();
+    power.cut();
+    assert!(!kv.was_interrupted());
+    for key in [b"last", b"late"] {
+        assert!(kv.write(batch(key)).is_err());
+    }
+    assert!(kv.was_interrupted() && kv.get(Table::Inode, b"kept").is_err());
+    assert!(kv.scan(Table::Inode, &KeyRange::all(), Order::Forward).all(|row| row.is_err()));
+    for arrived in [false, true] {
+        let after = kv.after_power_cut(arrived, Power::default());
+        for table in [Table::Inode, Table::Super] {
+            let has = |key: &[u8]| after.get(table, key).unwrap().is_some();
+            assert_eq!((has(b"kept"), has(b"last"), has(b"late")), (true, arrived, false));
+        }
+    }
 }
 
 #[test]

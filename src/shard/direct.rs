@@ -21,6 +21,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Appender;
+use crate::env::{Faults, Point};
 use crate::error::{Error, Result};
 use crate::sys::disk;
 use crate::types::ContainerId;
@@ -90,6 +91,7 @@ pub(super) struct Site {
     /// Directories whose fsync makes the name durable; empty after the first sync.
     pub(super) unsynced_dirs: Vec<PathBuf>,
     pub(super) tails: Tails,
+    pub(super) faults: Faults,
 }
 
 /// See the module text.
@@ -100,7 +102,7 @@ pub(super) struct DirectAppender {
     tail: Arc<Mutex<Tail>>,
     /// File offset up to which blocks are reserved.
     reserved: u64,
-    /// A write failed: what is on the disk is unknown.
+    /// A write or a sync failed: what is on the disk is unknown.
     broken: Option<Error>,
 }
 
@@ -182,12 +184,30 @@ impl DirectAppender {
     }
 
     fn sync_dirs(&mut self) -> Result<()> {
-        for dir in &self.site.unsynced_dirs {
-            disk::sync_dir(dir).map_err(|e| Error::io("sync", dir, e))?;
-        }
-        self.site.unsynced_dirs.clear();
-        Ok(())
+        let synced = sync_names(&mut self.site.unsynced_dirs, &self.site.faults);
+        synced.inspect_err(|e| self.broken = Some(e.clone()))
     }
+
+    /// Takes the padding away, and what was reserved beyond it. A shorter length is no data that
+    /// fdatasync must keep, so this takes fsync.
+    fn cut_to(&mut self, len: u64) -> Result<()> {
+        if let Err(e) = self.site.faults.hit(Point::ShardCut) {
+            self.broken = Some(e.clone());
+            return Err(e);
+        }
+        let cut = self.file.set_len(len).and_then(|()| self.file.sync_all());
+        cut.map_err(|e| self.broken("cut", e))
+    }
+}
+
+/// Makes a container's name durable, if it is not yet.
+pub(super) fn sync_names(unsynced_dirs: &mut Vec<PathBuf>, faults: &Faults) -> Result<()> {
+    faults.hit(Point::ShardSyncNames)?;
+    for dir in &*unsynced_dirs {
+        disk::sync_dir(dir).map_err(|e| Error::io("sync", dir, e))?;
+    }
+    unsynced_dirs.clear();
+    Ok(())
 }
 
 /// Writes the buffer, whose length is a multiple of the block, and empties it.
@@ -242,10 +262,7 @@ impl Appender for DirectAppender {
         self.check()?;
         let len = self.len();
         self.sync_file().map_err(|e| self.broken("sync", e))?;
-        // The padding goes, and what was reserved beyond it. A shorter length is no data that
-        // fdatasync must keep, so this takes fsync.
-        let cut = self.file.set_len(len).and_then(|()| self.file.sync_all());
-        cut.map_err(|e| self.broken("cut", e))?;
+        self.cut_to(len)?;
         self.sync_dirs()?;
         *self.tail.lock() = Tail::new(len);
         self.broken = Some(Error::invalid(format!("Container {} is sealed", self.site.id)));

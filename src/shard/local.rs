@@ -12,9 +12,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::direct::{DirectAppender, Site, Tails};
+use super::direct::{DirectAppender, Site, Tails, sync_names};
 use super::marker::Marker;
 use super::{Appender, Shard, Space};
+use crate::env::{Faults, Point};
 use crate::error::{Error, Result};
 use crate::sys::disk;
 use crate::types::{ContainerId, ShardId, VolumeId};
@@ -41,6 +42,7 @@ pub struct LocalShard {
     /// What appenders have not written yet.
     tails: Tails,
     direct: bool,
+    faults: Faults,
 }
 
 impl LocalShard {
@@ -50,10 +52,18 @@ impl LocalShard {
     /// # Errors
     /// `Shard` if the directory holds anything else; `NoSpace`, `Io`.
     pub fn create(dir: &Path, volume: VolumeId, id: ShardId) -> Result<Self> {
+        Self::create_with(dir, volume, id, Faults::default())
+    }
+
+    /// As [`LocalShard::create`], passing fault points.
+    ///
+    /// # Errors
+    /// As [`LocalShard::create`].
+    pub fn create_with(dir: &Path, volume: VolumeId, id: ShardId, faults: Faults) -> Result<Self> {
         fs::create_dir_all(dir).map_err(|e| failed("create", dir, e))?;
         let marker = dir.join(MARKER);
         if marker.try_exists().map_err(|e| failed("look for", &marker, e))? {
-            return Self::open(dir, volume, id);
+            return Self::open_with(dir, volume, id, faults);
         }
         if let Some(name) = first_foreign_name(dir)? {
             let dir = dir.display();
@@ -71,11 +81,12 @@ impl LocalShard {
             }
             _ => {}
         }
-        write_marker(dir, &Marker { volume, shard: id })?;
+        faults.hit(Point::ShardMake)?;
+        write_marker(dir, &Marker { volume, shard: id }, &faults)?;
         if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
             disk::sync_dir(parent).map_err(|e| failed("sync", parent, e))?;
         }
-        Self::open(dir, volume, id)
+        Self::open_with(dir, volume, id, faults)
     }
 
     /// Opens shard `id` of `volume` in `dir`.
@@ -84,6 +95,14 @@ impl LocalShard {
     /// `Shard` with the way out if the directory is missing, is no shard, or is another one;
     /// `Unknown` if a newer program made it; `Io`.
     pub fn open(dir: &Path, volume: VolumeId, id: ShardId) -> Result<Self> {
+        Self::open_with(dir, volume, id, Faults::default())
+    }
+
+    /// As [`LocalShard::open`], passing fault points.
+    ///
+    /// # Errors
+    /// As [`LocalShard::open`].
+    pub fn open_with(dir: &Path, volume: VolumeId, id: ShardId, faults: Faults) -> Result<Self> {
         let shown = dir.display();
         if !dir.is_dir() {
             return Err(Error::Shard {
@@ -130,6 +149,7 @@ impl LocalShard {
             open: Mutex::default(),
             tails: Tails::default(),
             direct: true,
+            faults,
         })
     }
 
@@ -185,12 +205,15 @@ impl LocalShard {
             place: self.place(),
             unsynced_dirs: unsynced_dirs.clone(),
             tails: Arc::clone(&self.tails),
+            faults: self.faults.clone(),
         };
         let direct = disk::open_direct(&path).ok().filter(|_| self.direct);
         if let Some(direct) = direct.and_then(|file| DirectAppender::new(file, len, site())) {
             return Box::new(direct);
         }
-        Box::new(LocalAppender { file, path, place: self.place(), len, unsynced_dirs })
+        let (place, faults) = (self.place(), self.faults.clone());
+        let broken = None;
+        Box::new(LocalAppender { file, path, place, len, unsynced_dirs, faults, broken })
     }
 
     /// What the tail of a container that is appended to knows of a range: how many bytes at the
@@ -318,6 +341,9 @@ struct LocalAppender {
     len: u64,
     /// Directories whose fsync makes the name durable; empty after the first sync.
     unsynced_dirs: Vec<PathBuf>,
+    faults: Faults,
+    /// A sync failed: the system may have dropped what it could not write, and say yes next time.
+    broken: Option<Error>,
 }
 
 impl LocalAppender {
@@ -326,6 +352,10 @@ impl LocalAppender {
             return Error::NoSpace { place: self.place.clone() };
         }
         Error::io(op, &self.path, error)
+    }
+
+    fn check(&self) -> Result<()> {
+        self.broken.clone().map_or(Ok(()), Err)
     }
 
     fn write_all(&mut self, parts: &[&[u8]]) -> io::Result<()> {
@@ -348,6 +378,7 @@ impl LocalAppender {
 
 impl Appender for LocalAppender {
     fn append(&mut self, parts: &[&[u8]]) -> Result<u64> {
+        self.check()?;
         self.write_all(parts).map_err(|e| self.failed("write", e))?;
         let offset = self.len;
         self.len += parts.iter().map(|p| p.len() as u64).sum::<u64>();
@@ -359,12 +390,10 @@ impl Appender for LocalAppender {
     }
 
     fn sync(&mut self) -> Result<()> {
-        self.file.sync_data().map_err(|e| self.failed("sync", e))?;
-        for dir in &self.unsynced_dirs {
-            disk::sync_dir(dir).map_err(|e| Error::io("sync", dir, e))?;
-        }
-        self.unsynced_dirs.clear();
-        Ok(())
+        self.check()?;
+        let synced = self.file.sync_data().map_err(|e| self.failed("sync", e));
+        let synced = synced.and_then(|()| sync_names(&mut self.unsynced_dirs, &self.faults));
+        synced.inspect_err(|e| self.broken = Some(e.clone()))
     }
 }
 
@@ -413,7 +442,7 @@ fn first_foreign_name(dir: &Path) -> Result<Option<String>> {
     Ok(None)
 }
 
-fn write_marker(dir: &Path, marker: &Marker) -> Result<()> {
+fn write_marker(dir: &Path, marker: &Marker, faults: &Faults) -> Result<()> {
     let temp = dir.join(MARKER_TEMP);
     let write = || {
         let mut file = File::create(&temp)?;
@@ -422,7 +451,9 @@ fn write_marker(dir: &Path, marker: &Marker) -> Result<()> {
     };
     write().map_err(|e| failed("write", &temp, e))?;
     let path = dir.join(MARKER);
+    faults.hit(Point::ShardMark)?;
     fs::rename(&temp, &path).map_err(|e| failed("rename", &path, e))?;
+    faults.hit(Point::ShardMarked)?;
     disk::sync_dir(dir).map_err(|e| failed("sync", dir, e))
 }
 

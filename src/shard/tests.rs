@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{LocalShard, MemoryShard, Shard};
+use crate::env::{Fault, Faults, Point, Power, SeededRandom};
 use crate::error::Error;
 use crate::types::{ContainerId, ShardId, VolumeId};
 
@@ -171,6 +172,68 @@ fn power_cut_keeps_what_was_synced() {
     let after = shard.after_power_cut();
     assert_eq!(after.list().unwrap(), [ID]);
     assert_eq!(content(&after, ID), b"kept");
+}
+
+/// A failed sync is never followed by one that works, with and without O_DIRECT.
+#[test]
+fn after_a_failed_sync_the_container_takes_nothing_more() {
+    for (direct, seal) in [(true, false), (true, true), (false, false), (false, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        local(dir.path());
+        let faults = Faults::watching(Power::default());
+        let shard = LocalShard::open_with(dir.path(), VOLUME, SHARD, faults.clone()).unwrap();
+        let shard = if direct { shard } else { shard.without_direct_io() };
+        let mut appender = shard.create(ID).unwrap();
+        appender.append(&[b"one"]).unwrap();
+        faults.arm(Point::ShardSyncNames, 1, Fault::Io);
+        let failed = if seal { appender.seal() } else { appender.sync() };
+        assert!(failed.unwrap_err().to_string().contains("shard.sync-names"));
+        assert!(appender.sync().is_err() && appender.seal().is_err());
+        assert!(appender.append(&[b"two"]).is_err());
+    }
+}
+
+/// Everything that a power cut may leave of one container, and nothing that it may not.
+#[test]
+fn a_torn_container_keeps_what_was_synced() {
+    let shard = MemoryShard::new();
+    let mut synced = shard.create(ID).unwrap();
+    synced.append(&[&[7; 600]]).unwrap();
+    synced.sync().unwrap();
+    synced.append(&[&[8; 2000]]).unwrap();
+    let (fresh, deleted, cut) = (ContainerId(1), ContainerId(2), ContainerId(3));
+    shard.create(fresh).unwrap().append(&[&[9; 100]]).unwrap();
+    fill(&shard, deleted, &[5; 50]);
+    shard.delete(deleted).unwrap();
+    fill(&shard, cut, &[6; 50]);
+    shard.reopen(cut, 10).unwrap();
+    let random = SeededRandom::new(1);
+    let mut seen = std::collections::BTreeMap::<(u64, &str), u32>::new();
+    for _ in 0..500 {
+        let after = shard.torn_by_power_cut(Power::default(), &mut |n| random.below(n));
+        let bytes = content(&after, ID);
+        assert_eq!(bytes[..600], [7; 600], "synced");
+        assert!(bytes.len() <= 2600);
+        let tail = match &bytes[600..] {
+            [] => "lost",
+            tail if tail == [8; 2000] => "kept",
+            _ => "torn",
+        };
+        *seen.entry((ID.0, tail)).or_default() += 1;
+        let list = after.list().unwrap();
+        for id in [fresh, deleted] {
+            let is_there = if list.contains(&id) { "there" } else { "gone" };
+            *seen.entry((id.0, is_there)).or_default() += 1;
+        }
+        if list.contains(&deleted) {
+            assert_eq!(content(&after, deleted), [5; 50], "a deletion is undone as a whole");
+        }
+        let bytes = content(&after, cut);
+        assert_eq!(bytes[..10], [6; 10]);
+        *seen.entry((cut.0, if bytes.len() > 10 { "long" } else { "short" })).or_default() += 1;
+    }
+    assert_eq!(seen.len(), 9, "every outcome is met: {seen:?}");
+    assert!(seen.values().all(|times| *times > 20), "{seen:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use super::core::Core;
 use super::ledger::{Found, Marks, Verified, drop_recorded};
 use super::pending::StoredChunk;
 use super::rows::{ChunkRow, FingerprintRow, chunk_key, container_key};
+use crate::env::Point;
 use crate::error::{Error, Result};
 use crate::kv::{Batch, Table};
 use crate::types::{ChunkNo, ContainerId, Fingerprint, ShardId};
@@ -39,7 +40,9 @@ impl Core {
         if *sealing {
             return Err(Error::invalid("The commit before did not end; open the volume again"));
         }
+        self.faults.hit(Point::SealDrain)?;
         self.drain()?;
+        self.faults.hit(Point::SealRows)?;
         let mut changes = Batch::default();
         let (doomed, found, corrected) = {
             let mut pending = self.pending.lock();
@@ -55,7 +58,7 @@ impl Core {
         let doomed = self.doom_rows(&doomed, &marks, &mut changes)?;
         let mut stored = Vec::new();
         for writer in self.writers() {
-            let sealed = writer.lock().seal();
+            let sealed = writer.lock().seal(&self.faults);
             let (containers, chunks) = sealed.map_err(|cause| self.sync_failed(cause))?;
             for (id, row) in containers {
                 changes.put(Table::Container, container_key(id), row.to_bytes());
@@ -68,6 +71,7 @@ impl Core {
             put_chunk(&mut changes, *chunk, row);
             self.forget_damage(*chunk, &marks, &mut changes)?;
         }
+        self.faults.pass(Point::SealDone);
         *sealing = true;
         Ok(Sealed { changes, next: self.next_ids(), stored, doomed, marks, verified })
     }
@@ -159,10 +163,12 @@ impl Core {
         drop(pending);
         for (id, shard) in sealed.doomed {
             self.cache.forget(id);
+            let deleted = self.faults.hit(Point::ContainerDelete);
             // A file that stays has no row: the next opening deletes it.
-            if let Err(error) = self.shard(shard).and_then(|shard| shard.delete(id)) {
+            if let Err(error) = deleted.and_then(|()| self.shard(shard)?.delete(id)) {
                 log::warn!("Container not deleted container={id} shard={shard} cause={error}");
             }
+            self.faults.pass(Point::ContainerDeleted);
         }
         *self.sealing.lock() = false;
     }

@@ -12,6 +12,7 @@ use super::queue::Queue;
 use super::rows::{ChunkRow, ContainerRow, FingerprintRow, chunk_key, container_key, parse_key};
 use super::writer::Writer;
 use super::{NextIds, StoreOptions};
+use crate::env::Faults;
 use crate::error::{Error, Result};
 use crate::kv::{KeyRange, Kv, Order, Table};
 use crate::shard::Shard;
@@ -28,6 +29,7 @@ pub(super) struct Core {
     pub(super) queue: Queue,
     pub(super) cache: FrameCache,
     pub(super) next_container: AtomicU64,
+    pub(super) faults: Faults,
     /// True between a seal and its `committed`.
     pub(super) sealing: Mutex<bool>,
     /// Containers without a row that opening found and kept.
@@ -44,6 +46,7 @@ impl Core {
         options: StoreOptions,
         next: NextIds,
         stats: Arc<Stats>,
+        faults: Faults,
     ) -> Self {
         Self {
             kv,
@@ -57,6 +60,7 @@ impl Core {
             sealing: Mutex::new(false),
             strays: Mutex::default(),
             has_damage: AtomicBool::new(true),
+            faults,
             shards: RwLock::default(),
             writers: Mutex::default(),
         }

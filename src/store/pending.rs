@@ -281,8 +281,8 @@ impl Pending {
         Vec::new()
     }
 
-    /// Remembers that `chunk` cannot be read, unless it is being stored anew right now. True if that
-    /// is new.
+    /// Remembers that `chunk` cannot be read, unless it is being stored anew right now. True if
+    /// that is new.
     pub(super) fn note_bad(&mut self, chunk: ChunkNo, row: &ChunkRow) -> bool {
         let current = match self.chunks.get(&chunk).map(|entry| &entry.spot) {
             None => true,

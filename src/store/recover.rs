@@ -9,6 +9,7 @@ use super::core::Core;
 use super::rows::{ContainerRow, ContainerState, parse_key};
 use super::scan::scan_frames;
 use super::writer::OpenContainer;
+use crate::env::Point;
 use crate::error::{Error, Result};
 use crate::kv::{KeyRange, Order, Table};
 use crate::shard::Shard;
@@ -54,7 +55,7 @@ impl Core {
         }
         self.clear_leftovers(id, &*shard, |container| known.contains(&container))?;
         for (container, row) in open {
-            match reopen(&*shard, container, row) {
+            match self.reopen(&*shard, container, row) {
                 Ok(open) => self.writer((id, row.class)).lock().adopt(open),
                 Err(cause @ (Error::Corrupt { .. } | Error::NotFound { .. })) => {
                     // What is readable stays readable; nothing more is appended.
@@ -68,22 +69,30 @@ impl Core {
         self.insert_shard(id, shard);
         Ok(())
     }
-}
 
-/// Cuts a container to its committed length and collects its footer so far.
-fn reopen(shard: &dyn Shard, id: ContainerId, row: ContainerRow) -> Result<OpenContainer> {
-    let appender = shard.reopen(id, row.bytes)?;
-    let mut footer = FooterBuilder::default();
-    let mut scan = scan_frames(shard, id, row.bytes);
-    for frame in &mut scan {
-        let frame = frame?;
-        footer.push(frame.offset, &frame.directory.to_bytes());
+    /// Cuts a container to its committed length and collects its footer so far.
+    fn reopen(
+        &self,
+        shard: &dyn Shard,
+        id: ContainerId,
+        row: ContainerRow,
+    ) -> Result<OpenContainer> {
+        self.faults.hit(Point::RecoverReopen)?;
+        let appender = shard.reopen(id, row.bytes)?;
+        self.faults.hit(Point::RecoverScan)?;
+        let mut footer = FooterBuilder::default();
+        let mut scan = scan_frames(shard, id, row.bytes);
+        for frame in &mut scan {
+            let frame = frame?;
+            footer.push(frame.offset, &frame.directory.to_bytes());
+        }
+        if scan.position() != row.bytes {
+            return Err(Error::corrupt(
+                format!("container {id} on {}", shard.place()),
+                format!("its frames end at {} of {}", scan.position(), row.bytes),
+            ));
+        }
+        let full_at = u64::from(self.options.container_bytes);
+        Ok(OpenContainer { id, appender, footer, full_at, row, dirty: false, ended: false })
     }
-    if scan.position() != row.bytes {
-        return Err(Error::corrupt(
-            format!("container {id} on {}", shard.place()),
-            format!("its frames end at {} of {}", scan.position(), row.bytes),
-        ));
-    }
-    Ok(OpenContainer { id, appender, footer, row, dirty: false, ended: false })
 }

@@ -8,6 +8,7 @@
 
 use super::core::Core;
 use super::find::find_frames;
+use crate::env::Point;
 use crate::error::Result;
 use crate::shard::Shard;
 use crate::types::{ChunkNo, ContainerId, ShardId};
@@ -40,7 +41,9 @@ impl Core {
                 self.strays.lock().push((id, container));
             } else {
                 log::info!("Leftover container deleted container={container} shard={id}");
+                self.faults.hit(Point::RecoverDelete)?;
                 shard.delete(container)?;
+                self.faults.pass(Point::RecoverDeleted);
             }
         }
         Ok(())
@@ -87,6 +90,7 @@ impl Core {
                 report.needed += 1;
                 continue;
             }
+            self.faults.hit(Point::GcStray)?;
             shard.delete(id)?;
             self.strays.lock().retain(|stray| *stray != (shard_id, id));
             report.freed += 1;

@@ -77,6 +77,8 @@ fn store(core: &Core, job: &Job) -> Result<()> {
         lane: job.lane,
         volume: core.options.volume,
         next_container: &core.next_container,
+        container_bytes: core.options.container_bytes,
+        faults: &core.faults,
     };
     let writer = core.writer(job.lane);
     let mut writer = writer.lock();

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::container::{ContainerHeader, FooterBuilder, HEADER_BYTES};
 use super::pending::{Lane, StoredChunk};
 use super::rows::{ContainerRow, ContainerState};
+use crate::env::{Faults, Point};
 use crate::error::{Error, Result};
-use crate::limits::CONTAINER_BYTES;
 use crate::shard::{Appender, Shard};
 use crate::types::{ChunkNo, ContainerId, VolumeId};
 
@@ -19,6 +19,8 @@ pub(super) struct Site<'a> {
     pub(super) lane: Lane,
     pub(super) volume: VolumeId,
     pub(super) next_container: &'a AtomicU64,
+    pub(super) container_bytes: u32,
+    pub(super) faults: &'a Faults,
 }
 
 /// A frame ready to be written.
@@ -36,6 +38,8 @@ pub(super) struct OpenContainer {
     pub(super) id: ContainerId,
     pub(super) appender: Box<dyn Appender>,
     pub(super) footer: FooterBuilder,
+    /// Bytes at which it is full.
+    pub(super) full_at: u64,
     /// Up to date but for `bytes`, which the next seal sets.
     pub(super) row: ContainerRow,
     /// Its row or bytes changed since the last seal.
@@ -46,6 +50,7 @@ pub(super) struct OpenContainer {
 
 impl OpenContainer {
     fn create(site: &Site<'_>) -> Result<Self> {
+        site.faults.hit(Point::ContainerCreate)?;
         let (id, mut appender) = loop {
             let id = ContainerId(site.next_container.fetch_add(1, Ordering::Relaxed));
             match site.shard.create(id) {
@@ -57,7 +62,8 @@ impl OpenContainer {
         };
         let (shard, class) = site.lane;
         let header = ContainerHeader { class, shard, id, volume: site.volume };
-        if let Err(error) = appender.append(&[&header.to_bytes()]) {
+        let begun = site.faults.hit(Point::ContainerHeader);
+        if let Err(error) = begun.and_then(|()| appender.append(&[&header.to_bytes()])) {
             drop(appender);
             // Without a row it is a leftover; the next opening would remove it as well.
             if let Err(error) = site.shard.delete(id) {
@@ -76,18 +82,21 @@ impl OpenContainer {
             first: ChunkNo(u64::MAX),
             last: ChunkNo(0),
         };
-        Ok(Self { id, appender, footer: FooterBuilder::default(), row, dirty: true, ended: false })
+        let (footer, full_at) = (FooterBuilder::default(), u64::from(site.container_bytes));
+        Ok(Self { id, appender, footer, full_at, row, dirty: true, ended: false })
     }
 
     /// The footer counts: chunks of a few bytes need more directory than data.
     fn is_full(&self) -> bool {
-        self.appender.len() + self.footer.len() >= u64::from(CONTAINER_BYTES)
+        self.appender.len() + self.footer.len() >= self.full_at
     }
 
-    fn append(&mut self, frame: &ReadyFrame<'_>) -> Result<u32> {
+    fn append(&mut self, frame: &ReadyFrame<'_>, faults: &Faults) -> Result<u32> {
+        faults.hit(Point::FrameAppend)?;
         let padding = &ZEROS[..frame.padding as usize];
         let before = self.appender.len();
         let offset = self.appender.append(&[frame.head, frame.payload, padding])?;
+        faults.pass(Point::FrameAppended);
         let offset = u32::try_from(offset).expect("a container is sealed far below 4 GiB");
         self.footer.push(offset, frame.head);
         self.dirty = true;
@@ -103,15 +112,18 @@ impl OpenContainer {
     }
 
     /// Writes the footer and makes the container durable; nothing is appended any more.
-    fn finish(&mut self) -> Result<()> {
+    fn finish(&mut self, faults: &Faults) -> Result<()> {
         if self.row.state == ContainerState::Open {
+            faults.hit(Point::FooterAppend)?;
             self.appender.append(&[&self.footer.to_bytes()])?;
             self.row.state = ContainerState::Sealed;
             self.footer = FooterBuilder::default();
             self.dirty = true;
         }
         if !self.ended {
+            faults.hit(Point::ContainerSeal)?;
             self.appender.seal()?;
+            faults.pass(Point::ContainerSealed);
             self.row.bytes = self.appender.len();
             self.ended = true;
         }
@@ -151,11 +163,11 @@ impl Writer {
             Some(container) => container,
             None => OpenContainer::create(site)?,
         };
-        let offset = container.append(frame);
+        let offset = container.append(frame, site.faults);
         let id = container.id;
         if container.is_full() {
             // The frame is safe with or without the footer: seal tries again and reports.
-            if let Err(error) = container.finish() {
+            if let Err(error) = container.finish(site.faults) {
                 log::warn!("Footer not written yet container={id} cause={error}");
             }
             self.closing.push(container);
@@ -187,10 +199,10 @@ impl Writer {
     }
 
     /// Makes everything durable; returns the rows that say so.
-    pub(super) fn seal(&mut self) -> Result<(ContainerRows, Vec<StoredChunk>)> {
+    pub(super) fn seal(&mut self, faults: &Faults) -> Result<(ContainerRows, Vec<StoredChunk>)> {
         let mut rows = Vec::new();
         for container in &mut self.closing {
-            match container.finish() {
+            match container.finish(faults) {
                 // It stays open, durable as it is, until there is room.
                 Err(error @ Error::NoSpace { .. }) => {
                     log::warn!("Footer not written container={} cause={error}", container.id);
@@ -201,7 +213,9 @@ impl Writer {
         for container in self.closing.iter_mut().chain(&mut self.current) {
             if container.dirty {
                 if !container.ended {
+                    faults.hit(Point::ContainerSync)?;
                     container.appender.sync()?;
+                    faults.pass(Point::ContainerSynced);
                     container.row.bytes = container.appender.len();
                 }
                 container.dirty = false;

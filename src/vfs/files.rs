@@ -36,15 +36,6 @@ pub struct Opened {
     pub keep_cache: bool,
 }
 
-/// How bytes are written.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct WriteHow {
-    /// They are to be durable before the call returns.
-    pub sync: bool,
-    /// The writer may not leave set-user-id and set-group-id bits behind.
-    pub drop_set_id: bool,
-}
-
 /// The fallocate modes we have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allocate {
@@ -115,18 +106,16 @@ impl Vfs {
         self.handle(handle)?.file.read(offset, len)
     }
 
-    /// Writes all of `data`. True if the file's set-id bits or capabilities went: the kernel must
-    /// then forget its attributes.
+    /// Writes all of `data`; with `drop_set_id` the writer may not leave set-user-id and
+    /// set-group-id bits behind. True if the file's set-id bits or capabilities went: the kernel
+    /// must then forget its attributes.
     ///
     /// # Errors
     /// `FileTooLarge`, `NoSpace`, `Poisoned`; faults.
-    pub fn write(&self, handle: u64, offset: u64, data: &[u8], how: WriteHow) -> Result<bool> {
+    pub fn write(&self, handle: u64, offset: u64, data: &[u8], drop_set_id: bool) -> Result<bool> {
         let handle = self.handle(handle)?;
-        let dropped = self.drop_privileges(&handle.file, how.drop_set_id)?;
+        let dropped = self.drop_privileges(&handle.file, drop_set_id)?;
         handle.file.write(offset, data)?;
-        if how.sync {
-            self.volume.commit()?;
-        }
         Ok(dropped)
     }
 

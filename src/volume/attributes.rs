@@ -1,5 +1,6 @@
 //! Attributes and extended attributes: one edit of the open txg each.
 
+use super::write::end_of;
 use super::{AttrChange, SetTime, Stat, Volume, XattrMode};
 use crate::error::{Error, Result};
 use crate::limits::{XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
@@ -7,19 +8,25 @@ use crate::meta::Edit;
 use crate::types::{At, Ino};
 
 impl Volume {
-    /// Changes attributes; all of them together, except that a new size comes first.
+    /// Changes attributes, a new size with them: one change, which a commit holds whole or not.
     ///
     /// # Errors
     /// `NotFound`, `IsDirectory` or `Invalid` for the size of what is no file, `FileTooLarge`,
     /// `NoSpace`, `Poisoned`.
     pub fn set_attributes(&self, ino: Ino, change: &AttrChange) -> Result<Stat> {
-        if let Some(size) = change.size {
-            self.truncate(ino, size)?;
-        }
         self.admit_change()?;
+        if let Some(size) = change.size {
+            end_of(size, 0)?;
+            self.settle_trim(ino, size)?;
+        }
         let _gate = self.gate.read();
-        let now = self.env.now();
+        let file = change.size.map(|_| self.borrow_node(ino));
+        let mut state = file.as_ref().map(|file| file.node.state.write());
         let inode = self.stage(|edit| {
+            if let (Some(size), Some(state)) = (change.size, &mut state) {
+                self.set_size(edit, ino, state, size)?;
+            }
+            let now = self.env.now();
             let inode = edit.view().inode(At::Live, ino)?;
             let mut inode = inode.ok_or_else(|| Error::not_found("inode"))?;
             inode.perm = change.perm.unwrap_or(inode.perm) & 0o7777;
@@ -42,6 +49,10 @@ impl Volume {
             }
             Ok(inode)
         })?;
+        if let (Some(file), Some(state)) = (&file, &state) {
+            self.files.note_dirty(&file.node, state.dirty.bytes());
+        }
+        drop(state);
         Ok(self.stat_of(At::Live, ino, inode))
     }
 

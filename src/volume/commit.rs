@@ -3,8 +3,8 @@
 //! Data before reference: [`Store::seal`](crate::store::Store::seal) makes the containers durable
 //! before the batch that points into them is written, and the batch is one atomic synced write.
 //! What the batch forgets is deleted only afterwards. Commits run one at a time in their own
-//! thread; every caller that waits when one begins is served by it, so concurrent fsyncs share a
-//! commit.
+//! thread; every caller that waits, or wants to be told, when one begins is served by it, so
+//! concurrent fsyncs share a commit.
 //!
 //! A commit that meets a full disk keeps everything, what is sealed too, and is tried again: its
 //! batch is the same then, so it does not matter whether the first one reached the disk. Any other
@@ -21,26 +21,48 @@ use parking_lot::{Condvar, Mutex};
 
 use super::Volume;
 use super::open::Counters;
+use crate::env::Point;
 use crate::error::{Error, Result};
-use crate::kv::Table;
+use crate::kv::{Batch, Table};
 use crate::store::Sealed;
 
 /// Who waits for which commit. Numbers count commits begun since the volume was opened.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct CommitSignal {
     state: Mutex<SignalState>,
     wanted: Condvar,
     done: Condvar,
 }
 
-#[derive(Debug, Default)]
+/// Told how a commit ended.
+type Told = Box<dyn FnOnce(Result<()>) + Send>;
+
+#[derive(Default)]
 struct SignalState {
     requested: u64,
     begun: u64,
     completed: u64,
+    /// Callers that wait.
+    waiting: usize,
+    /// Who wants to be told of which commit. As many as there are calls that wait: the kernel
+    /// bounds them by its callers.
+    to_tell: Vec<(u64, Told)>,
     /// Why the last commit failed, if it did.
     failure: Option<Error>,
     stop: bool,
+}
+
+impl SignalState {
+    /// Asks for a commit that begins from now on; returns its number.
+    fn request(&mut self) -> u64 {
+        let mine = self.begun + 1;
+        self.requested = self.requested.max(mine);
+        mine
+    }
+}
+
+fn shut_down() -> Error {
+    Error::ReadOnly { what: "the volume is shut down".to_owned() }
 }
 
 impl CommitSignal {
@@ -58,42 +80,62 @@ impl CommitSignal {
     }
 
     fn finish(&self, result: Result<()>) {
+        let served = {
+            let mut state = self.state.lock();
+            state.completed = state.begun;
+            state.failure = result.as_ref().err().cloned();
+            self.done.notify_all();
+            let completed = state.completed;
+            state.to_tell.extract_if(.., |(number, _)| *number <= completed).collect::<Vec<_>>()
+        };
+        served.into_iter().for_each(|(_, told)| told(result.clone()));
+    }
+
+    /// Has `told` called when a commit that begins after this call has ended: by the thread that
+    /// commits, or at once when no commit will come.
+    fn tell(&self, told: Told) {
         let mut state = self.state.lock();
-        state.completed = state.begun;
-        state.failure = result.err();
-        self.done.notify_all();
+        if state.stop {
+            drop(state);
+            return told(Err(shut_down()));
+        }
+        let mine = state.request();
+        state.to_tell.push((mine, told));
+        self.wanted.notify_one();
     }
 
     /// Asks for a commit that begins from now on, without waiting.
     pub(super) fn kick(&self) {
-        let mut state = self.state.lock();
-        state.requested = state.requested.max(state.begun + 1);
+        self.state.lock().request();
         self.wanted.notify_one();
     }
 
     /// Waits until a commit that began after this call has ended; says how.
     fn wait(&self) -> Result<()> {
         let mut state = self.state.lock();
-        let mine = state.begun + 1;
-        state.requested = state.requested.max(mine);
+        let mine = state.request();
         self.wanted.notify_one();
+        state.waiting += 1;
         while state.completed < mine && !state.stop {
             self.done.wait(&mut state);
         }
+        state.waiting -= 1;
         match &state.failure {
             Some(failure) => Err(failure.clone()),
-            None if state.completed < mine => {
-                Err(Error::ReadOnly { what: "the volume is shut down".to_owned() })
-            }
+            None if state.completed < mine => Err(shut_down()),
             None => Ok(()),
         }
     }
 
     fn stop(&self) {
-        let mut state = self.state.lock();
-        state.stop = true;
-        self.wanted.notify_all();
-        self.done.notify_all();
+        let left = {
+            let mut state = self.state.lock();
+            state.stop = true;
+            self.wanted.notify_all();
+            self.done.notify_all();
+            std::mem::take(&mut state.to_tell)
+        };
+        left.into_iter().for_each(|(_, told)| told(Err(shut_down())));
     }
 }
 
@@ -148,6 +190,24 @@ impl Volume {
         self.signal.wait()
     }
 
+    /// Callers that wait for a commit right now.
+    #[must_use]
+    pub fn commit_waiters(&self) -> usize {
+        let state = self.signal.state.lock();
+        state.waiting + state.to_tell.len()
+    }
+
+    /// As [`Volume::commit`] without waiting: `told` hears the outcome, from the thread that
+    /// commits. So a server with few threads keeps serving, and any number of callers share one
+    /// commit.
+    pub fn commit_then(&self, told: impl FnOnce(Result<()>) + Send + 'static) {
+        if self.read_only {
+            told(Ok(()));
+        } else {
+            self.signal.tell(Box::new(told));
+        }
+    }
+
     /// Waits for a commit that begins from now on; says how it ended.
     pub(super) fn signal_and_wait(&self) -> Result<()> {
         self.signal.wait()
@@ -169,12 +229,12 @@ impl Volume {
                 self.refresh_space();
                 e
             }
-            Error::Poisoned { .. } => e,
             e => self.poison(e),
         })
     }
 
     fn try_commit(&self) -> Result<()> {
+        self.env.hit(Point::CommitBegin)?;
         // A shard that was full may have room by now; without this, draining would be refused and
         // the store never asked again.
         self.store.retry();
@@ -185,6 +245,7 @@ impl Volume {
         {
             let _gate = self.gate.write();
             self.drain_files(true)?;
+            self.env.hit(Point::CommitGate)?;
             if self.meta.is_clean() && self.store.is_committed() {
                 return Ok(());
             }
@@ -197,6 +258,10 @@ impl Volume {
 
     /// Makes the frozen txg durable, if there is one.
     fn finish_frozen(&self) -> Result<()> {
+        if self.frozen.lock().is_none() {
+            return Ok(());
+        }
+        self.env.hit(Point::CommitSeal)?;
         let Some(Frozen { counters, sealed }) = self.frozen.lock().take() else { return Ok(()) };
         let sealed = match sealed.map_or_else(|| self.store.seal(), Ok) {
             Ok(sealed) => sealed,
@@ -212,7 +277,7 @@ impl Volume {
         batch.put(Table::Super, &b"counters"[..], written.encode());
         batch.put(Table::Super, &b"totals"[..], self.encode_totals());
         let rows = batch.changes.len();
-        match self.kv.write(batch) {
+        match self.write_batch(batch) {
             Ok(()) => self.witness.note(txg),
             // Whether the batch reached the disk is unknown, but the next try writes the same rows.
             Err(e @ Error::NoSpace { .. }) => {
@@ -224,11 +289,19 @@ impl Volume {
         }
         self.txg.store(txg, Ordering::Release);
         self.meta.committed();
+        self.env.faults().pass(Point::CommitForget);
         self.store.committed(sealed);
+        self.env.faults().pass(Point::CommitDone);
         self.stats.activity.commits.fetch_add(1, Ordering::Relaxed);
         self.refresh_space();
         debug!("Commit done txg={txg} rows={rows}");
         Ok(())
+    }
+
+    fn write_batch(&self, batch: Batch) -> Result<()> {
+        self.env.hit(Point::CommitBatch)?;
+        self.kv.write(batch)?;
+        self.env.hit(Point::CommitWritten)
     }
 
     /// Starts the commit thread and the reaper.
@@ -259,7 +332,13 @@ impl Volume {
             return Ok(());
         }
         self.stop_threads();
-        if self.read_only { Ok(()) } else { self.commit_now() }
+        if self.read_only {
+            return Ok(());
+        }
+        self.env.hit(Point::ShutdownCommit)?;
+        let done = self.commit_now();
+        self.env.faults().pass(Point::ShutdownDone);
+        done
     }
 
     fn stop_threads(&self) {

@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::open::{Counters, FIRST_SHARD_DIR, META_DIR, load_config};
+use super::storage::{LocalStorage, Opening, Storage};
 use super::superblock::{SUPERBLOCK_FILE, Superblock};
 use super::{Volume, names};
-use crate::config::{CONFIG_FILE, Config, DEFAULT_SHARD};
-use crate::env::Env;
+use crate::config::{CONFIG_FILE, DEFAULT_SHARD};
+use crate::env::{Env, Point};
 use crate::error::{Error, Result};
-use crate::kv::{Kv, RocksKv, RocksOptions, Table};
+use crate::kv::{Kv, Table};
 use crate::meta::{Meta, ShardRow};
-use crate::shard::LocalShard;
 use crate::store::NextIds;
 use crate::sys::disk;
 use crate::types::{ChunkNo, ContainerId, Ino, ShardId, VolumeId};
@@ -57,6 +57,14 @@ impl Volume {
     /// `Exists` if there is a volume already; `Invalid` if the directory is not empty; `Busy` if
     /// another process makes a volume there; `Io`, `NoSpace`, `Kv`.
     pub fn init(dir: &Path, options: &InitOptions) -> Result<VolumeId> {
+        Self::init_on(dir, options, &LocalStorage)
+    }
+
+    /// As [`Volume::init`], with the tables and shard 0 from `storage`.
+    ///
+    /// # Errors
+    /// As [`Volume::init`].
+    pub fn init_on(dir: &Path, options: &InitOptions, storage: &dyn Storage) -> Result<VolumeId> {
         fs::create_dir_all(dir).map_err(failed("create", dir))?;
         let dir = &fs::canonicalize(dir).map_err(failed("open", dir))?;
         if dir.join(SUPERBLOCK_FILE).exists() {
@@ -66,13 +74,20 @@ impl Volume {
         let config = load_config(dir)?;
         config.check_shards(&[DEFAULT_SHARD])?;
         let unfinished = begin(dir)?;
-        let id = VolumeId(options.env.random_id());
-        LocalShard::create(&dir.join(FIRST_SHARD_DIR), id, ShardId(0))?;
-        write_first_rows(dir, &config, &options.env)?;
+        let env = &options.env;
+        let id = VolumeId(env.random_id());
+        env.hit(Point::InitShard)?;
+        storage.create_shard(&dir.join(FIRST_SHARD_DIR), id, ShardId(0), env.faults())?;
+        env.hit(Point::InitTables)?;
+        let kv = storage.tables(dir, &config, Opening::Create)?;
+        env.hit(Point::InitRows)?;
+        write_first_rows(&kv, dir, env)?;
+        drop(kv);
+        env.hit(Point::InitSuperblock)?;
         // The names of what the superblock vouches for, before its own.
         disk::sync_dir(dir).map_err(failed("sync", dir))?;
         // Last: only now is the directory a volume.
-        Superblock { id, created: options.env.now() }.store(dir)?;
+        Superblock { id, created: env.now() }.store(dir)?;
         let mark = dir.join(UNFINISHED_FILE);
         if let Err(error) = fs::remove_file(&mark) {
             // It means nothing beside a superblock.
@@ -150,15 +165,9 @@ fn begin(dir: &Path) -> Result<File> {
     Ok(file)
 }
 
-fn write_first_rows(dir: &Path, config: &Config, env: &Env) -> Result<()> {
-    let options = RocksOptions {
-        block_cache_bytes: usize::try_from(config.limits.block_cache_bytes).unwrap_or(usize::MAX),
-        create: true,
-        ..RocksOptions::default()
-    };
-    let kv: Arc<dyn Kv> = Arc::new(RocksKv::open(&dir.join(META_DIR), &options)?);
+fn write_first_rows(kv: &Arc<dyn Kv>, dir: &Path, env: &Env) -> Result<()> {
     let owner = fs::metadata(dir).map_err(failed("open", dir))?;
-    let meta = Meta::open(Arc::clone(&kv))?;
+    let meta = Meta::open(Arc::clone(kv))?;
     {
         let mut edit = meta.edit();
         let root = names::root_inode(env.now(), owner.uid(), owner.gid());

@@ -16,6 +16,7 @@ use parking_lot::MutexGuard;
 
 use super::rebuild::LOST_CHUNKS;
 use super::{Amount, Volume};
+use crate::env::Point;
 use crate::error::{Error, Result};
 use crate::ingest::codec_choice;
 use crate::store::{ContainerRow, PutHint, StrayReport};
@@ -81,7 +82,7 @@ impl Volume {
     /// # Errors
     /// `Busy` if one of them is running.
     pub fn maintenance(&self) -> Result<MutexGuard<'_, ()>> {
-        self.maintenance.try_lock().ok_or_else(|| Error::Busy {
+        self.upkeep.maintenance.try_lock().ok_or_else(|| Error::Busy {
             what: "Another gc or check of this volume is running; wait until it is done".to_owned(),
         })
     }
@@ -93,6 +94,7 @@ impl Volume {
     pub fn begin_marking(&self) -> Result<Marking<'_>> {
         let alone = self.maintenance()?;
         self.check_writable()?;
+        self.env.hit(Point::GcMark)?;
         self.drain_files(false)?;
         let _gate = self.gate.write();
         self.drain_files(true)?;
@@ -112,6 +114,7 @@ impl Volume {
         limit: usize,
     ) -> Result<(usize, Option<Vec<u8>>)> {
         self.admit_removal()?;
+        self.env.hit(Point::GcPrune)?;
         let _gate = self.gate.read();
         self.meta.prune_history(resume, limit)
     }
@@ -137,6 +140,7 @@ impl Marking<'_> {
     /// # Errors
     /// `Kv`, `Corrupt`.
     pub fn piece(&self, resume: Option<Vec<u8>>, limit: usize) -> Result<Option<Vec<u8>>> {
+        self.volume.env.hit(Point::GcWalk)?;
         let (chunks, next) = self.volume.meta.read().chunk_refs(resume, limit)?;
         chunks.into_iter().for_each(|chunk| self.marks.set(chunk));
         Ok(next)
@@ -239,6 +243,7 @@ impl Marking<'_> {
                 continue;
             }
             self.volume.admit_data(place.raw_len as usize)?;
+            self.volume.env.hit(Point::GcRepack)?;
             match self.volume.store.rewrite(chunk, hint) {
                 Ok(()) => moved += u64::from(place.raw_len),
                 Err(e @ Error::Corrupt { .. }) => {
@@ -262,6 +267,7 @@ impl Marking<'_> {
         if chunks.iter().any(|(chunk, _)| self.marks.is_live(*chunk)) {
             return Ok(false);
         }
+        self.volume.env.hit(Point::GcDoom)?;
         self.volume.store.doom_if_sealed(id)
     }
 }

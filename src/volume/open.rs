@@ -12,17 +12,17 @@ use log::{debug, error, warn};
 use parking_lot::{Mutex, RwLock};
 
 use super::space::ShardState;
+use super::storage::{Bounds, LocalStorage, Opening, Storage};
 use super::superblock::Superblock;
 use super::witness::{self, Witness};
 use super::{LiveBytes, Volume, rebuild};
 use crate::classify::Classifier;
 use crate::config::{CONFIG_FILE, Config};
 use crate::cursor::{Reader, put_varint};
-use crate::env::Env;
+use crate::env::{Env, Point};
 use crate::error::{Error, Result};
 use crate::kv::{Kv, RocksKv, RocksOptions, Table};
 use crate::meta::{Meta, ShardRow};
-use crate::shard::{LocalShard, Shard};
 use crate::stats::{ClassTotals, Stats};
 use crate::store::{NextIds, Store, StoreOptions};
 use crate::sys::disk;
@@ -96,6 +96,14 @@ impl Counters {
     }
 }
 
+/// What must be had before a volume can be put together.
+struct Footing {
+    dir: PathBuf,
+    superblock: Superblock,
+    storage: Arc<dyn Storage>,
+    lock: File,
+}
+
 impl Volume {
     /// Opens the volume in `dir` for this process alone.
     ///
@@ -105,12 +113,24 @@ impl Volume {
     /// # Errors
     /// `NotAVolume`, `Unknown`, `Corrupt`, `Busy` that names the process, `Config`, `Shard`, `Io`.
     pub fn open(dir: &Path, options: OpenOptions) -> Result<Arc<Self>> {
+        Self::open_on(dir, options, Arc::new(LocalStorage))
+    }
+
+    /// As [`Volume::open`], with the tables and shards from `storage`.
+    ///
+    /// # Errors
+    /// As [`Volume::open`].
+    pub fn open_on(
+        dir: &Path,
+        options: OpenOptions,
+        storage: Arc<dyn Storage>,
+    ) -> Result<Arc<Self>> {
         let superblock = Superblock::load(dir)?;
         let dir = fs::canonicalize(dir).map_err(|e| Error::io("open", dir, e))?;
         let lock = take_lock(&dir, &options.purpose, options.read_only)?;
         let config = load_config(&dir)?;
-        let kv: Arc<dyn Kv> = Arc::new(open_kv(&dir, &config, options.read_only)?);
-        let volume = Self::assemble(dir, superblock, kv, config, options, lock)?;
+        let footing = Footing { dir, superblock, storage, lock };
+        let volume = Self::assemble(footing, config, options)?;
         if !volume.read_only {
             volume.start_threads()?;
             if !volume.orphans.lock().is_empty() || !volume.trims.lock().is_empty() {
@@ -127,15 +147,14 @@ impl Volume {
         lock.is_ok_and(|lock| !disk::try_lock(&lock).unwrap_or(true))
     }
 
-    fn assemble(
-        dir: PathBuf,
-        superblock: Superblock,
-        kv: Arc<dyn Kv>,
-        config: Config,
-        options: OpenOptions,
-        lock: File,
-    ) -> Result<Arc<Self>> {
+    fn assemble(footing: Footing, config: Config, options: OpenOptions) -> Result<Arc<Self>> {
+        let Footing { dir, superblock, storage, lock } = footing;
+        let env = &options.env;
         let mut damage = Vec::new();
+        env.hit(Point::OpenTables)?;
+        let how = if options.read_only { Opening::ReadOnly } else { Opening::Write };
+        let kv = storage.tables(&dir, &config, how)?;
+        env.hit(Point::OpenShards)?;
         let meta = open_meta(&kv, &dir, options.read_only, &mut damage)?;
         let counters = Counters::load(&*kv)?;
         let witnessed = witness::read(&dir, superblock.id);
@@ -145,18 +164,24 @@ impl Volume {
         if let Some(interrupted) = rebuild::interrupted(&*kv, &dir)? {
             tolerate(interrupted, options.read_only, &mut damage)?;
         }
-        let shards = open_shards(&dir, superblock.id, &meta)?;
+        let shards = open_shards(&dir, superblock.id, &meta, &*storage, env)?;
         let names: Vec<&str> = shards.iter().map(|s| s.name.as_str()).collect();
         config.check_shards(&names)?;
         let stats = Arc::new(Stats::default());
         load_totals(&meta, &stats)?;
-        let store = Store::open(
+        env.hit(Point::OpenStore)?;
+        let store = Store::open_with(
             Arc::clone(&kv),
             shards.iter().map(|s| (s.id, Arc::clone(&s.shard))).collect(),
-            StoreOptions { read_only: options.read_only, ..store_options(&config, superblock.id) },
+            StoreOptions {
+                read_only: options.read_only,
+                ..store_options(&config, superblock.id, storage.bounds())
+            },
             counters.next,
             Arc::clone(&stats),
+            env.faults().clone(),
         )?;
+        env.hit(Point::OpenThreads)?;
         let (trims, orphans) = load_reaps(&meta)?;
         let volume = Self {
             id: superblock.id,
@@ -182,9 +207,7 @@ impl Volume {
             meta_usable: AtomicU64::new(0),
             frozen: Mutex::new(None),
             marks: RwLock::new(None),
-            maintenance: Mutex::new(()),
-            scrub_turn: super::upkeep::ScrubTurn::default(),
-            told_reads: super::upkeep::ToldReads::default(),
+            upkeep: super::upkeep::Upkeep::default(),
             signal: Arc::default(),
             reaper: Arc::default(),
             threads: Mutex::default(),
@@ -194,6 +217,8 @@ impl Volume {
             damaged_dirs: Mutex::default(),
             damage,
             dir,
+            bounds: storage.bounds(),
+            storage,
             _lock: lock,
         };
         volume.refresh_space();
@@ -252,7 +277,8 @@ impl Volume {
             }
             ShardId(shards.iter().map(|s| s.id.0 + 1).max().unwrap_or(0))
         };
-        let shard: Arc<dyn Shard> = Arc::new(LocalShard::create(&path, self.id, id)?);
+        let shard = self.storage.create_shard(&path, self.id, id, self.env.faults())?;
+        self.env.hit(Point::ShardAdd)?;
         {
             let _gate = self.gate.read();
             let row = ShardRow { name: name.to_owned(), path: path.clone(), weight };
@@ -261,7 +287,9 @@ impl Volume {
                 Ok(())
             })?;
         }
+        self.env.hit(Point::ShardAddStaged)?;
         self.commit()?;
+        self.env.hit(Point::ShardAddAttach)?;
         self.store.add_shard(id, Arc::clone(&shard))?;
         let place = path.display().to_string();
         self.shards.write().push(ShardState::new(id, name.to_owned(), place, weight, shard));
@@ -291,15 +319,6 @@ pub(super) fn load_config(dir: &Path) -> Result<Config> {
         Ok(false) => Ok(Config::default()),
         Err(e) => Err(Error::io("read", &path, e)),
     }
-}
-
-fn open_kv(dir: &Path, config: &Config, read_only: bool) -> Result<RocksKv> {
-    let options = RocksOptions {
-        block_cache_bytes: usize::try_from(config.limits.block_cache_bytes).unwrap_or(usize::MAX),
-        read_only,
-        ..RocksOptions::default()
-    };
-    open_database(dir, &options)
 }
 
 /// The database of the volume in `dir`, which has a superblock: without one it is damaged.
@@ -337,9 +356,10 @@ fn open_meta(kv: &Arc<dyn Kv>, dir: &Path, read_only: bool, met: &mut Vec<String
     Ok(meta)
 }
 
-fn store_options(config: &Config, volume: VolumeId) -> StoreOptions {
+fn store_options(config: &Config, volume: VolumeId, bounds: Bounds) -> StoreOptions {
     let limits = &config.limits;
     let mut options = StoreOptions::new(volume);
+    options.container_bytes = bounds.container_bytes;
     options.cache_bytes = usize::try_from(limits.cache_bytes).unwrap_or(usize::MAX);
     options.queue_bytes = usize::try_from(limits.queue_bytes).unwrap_or(usize::MAX);
     if limits.workers > 0 {
@@ -392,12 +412,18 @@ fn load_reaps(meta: &Meta) -> Result<(HashSet<Ino>, HashSet<Ino>)> {
     }
 }
 
-pub(super) fn open_shards(dir: &Path, volume: VolumeId, meta: &Meta) -> Result<Vec<ShardState>> {
+pub(super) fn open_shards(
+    dir: &Path,
+    volume: VolumeId,
+    meta: &Meta,
+    storage: &dyn Storage,
+    env: &Env,
+) -> Result<Vec<ShardState>> {
     let rows = meta.read().shards()?.into_iter();
     let open = rows.map(|(id, row)| {
         let inside = row.path.as_os_str().as_bytes().is_empty();
         let path = if inside { dir.join(FIRST_SHARD_DIR) } else { row.path };
-        let shard: Arc<dyn Shard> = Arc::new(LocalShard::open(&path, volume, id)?);
+        let shard = storage.open_shard(&path, volume, id, env.faults())?;
         let place = path.display().to_string();
         Ok(ShardState::new(id, row.name, place, row.weight, shard))
     });

@@ -12,9 +12,11 @@ use log::info;
 use serde::Serialize;
 
 use super::open::{self, Counters};
+use super::storage::LocalStorage;
 use super::superblock::Superblock;
 use super::{Volume, witness};
 use crate::cursor::put_varint;
+use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::kv::{Batch, Kv, RocksKv, RocksOptions, Table};
 use crate::meta::{self, Meta};
@@ -120,7 +122,7 @@ pub(super) fn interrupted(kv: &dyn Kv, dir: &Path) -> Result<Option<Error>> {
 impl Known {
     fn read(dir: &Path, superblock: &Superblock, kv: Arc<dyn Kv>) -> Result<Self> {
         let (meta, _) = Meta::open_with_damage(Arc::clone(&kv))?;
-        let shards = open::open_shards(dir, superblock.id, &meta)?;
+        let shards = open::open_shards(dir, superblock.id, &meta, &LocalStorage, &Env::system())?;
         let stored = Counters::load(&*kv);
         let read = stored.is_ok();
         let counters = stored.or_else(|_| Self::guess(dir, superblock, &*kv))?;

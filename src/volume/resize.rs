@@ -11,8 +11,8 @@ use super::extent::{clip, mapped};
 use super::files::FileState;
 use super::write::{Drain, end_of};
 use super::{OpenFile, Seek, Volume};
+use crate::env::Point;
 use crate::error::{Error, Result};
-use crate::limits::REAP_PIECE_EXTENTS;
 use crate::meta::{Edit, Reap};
 use crate::types::{At, Extent, FileKind, Ino, Inode};
 
@@ -28,37 +28,51 @@ impl Volume {
         let _gate = self.gate.read();
         let file = self.borrow_node(ino);
         let mut state = file.node.state.write();
-        let now = self.env.now();
-        self.stage(|edit| {
-            let inode = edit.view().inode(At::Live, ino)?;
-            let mut inode = inode.ok_or_else(|| Error::not_found("inode"))?;
-            match inode.kind {
-                FileKind::Regular => {}
-                FileKind::Directory => return Err(Error::IsDirectory),
-                _ => return Err(Error::invalid("Only a regular file has a size to set")),
-            }
-            if size < inode.size {
-                state.dirty.discard(&(size..u64::MAX));
-                state.clean_cut = None;
-                self.cut_tail(edit, ino, &mut inode, size)?;
-            }
-            if size == 0 {
-                state.class = None;
-            }
-            inode.size = size;
-            inode.mtime = now;
-            inode.ctime = now;
-            edit.put_inode(ino, &inode)
-        })?;
+        self.stage(|edit| self.set_size(edit, ino, &mut state, size))?;
         self.files.note_dirty(&file.node, state.dirty.bytes());
         Ok(())
+    }
+
+    /// Stages a new size of a file, with its times. The caller holds the gate and the file's state.
+    pub(super) fn set_size(
+        &self,
+        edit: &mut Edit<'_>,
+        ino: Ino,
+        state: &mut FileState,
+        size: u64,
+    ) -> Result<()> {
+        let inode = edit.view().inode(At::Live, ino)?;
+        let mut inode = inode.ok_or_else(|| Error::not_found("inode"))?;
+        match inode.kind {
+            FileKind::Regular => {}
+            FileKind::Directory => return Err(Error::IsDirectory),
+            _ => return Err(Error::invalid("Only a regular file has a size to set")),
+        }
+        if size < inode.size {
+            state.dirty.discard(&(size..u64::MAX));
+            state.clean_cut = None;
+            self.cut_tail(edit, ino, &mut inode, size)?;
+        }
+        if size == 0 {
+            state.class = None;
+        }
+        let now = self.env.now();
+        inode.size = size;
+        inode.mtime = now;
+        inode.ctime = now;
+        edit.put_inode(ino, &inode)
     }
 
     /// Removes the extents from `from` on, or leaves most of them to the reaper.
     fn cut_tail(&self, edit: &mut Edit<'_>, ino: Ino, inode: &mut Inode, from: u64) -> Result<()> {
         let range = from..u64::MAX;
-        let tail = edit.view().extents(At::Live, ino, range.clone(), REAP_PIECE_EXTENTS + 1)?;
-        if tail.len() <= REAP_PIECE_EXTENTS {
+        let tail = edit.view().extents(
+            At::Live,
+            ino,
+            range.clone(),
+            self.bounds.reap_piece_extents + 1,
+        )?;
+        if tail.len() <= self.bounds.reap_piece_extents {
             self.drop_extents(edit, ino, inode, &tail, &range)?;
             return Ok(());
         }
@@ -107,9 +121,13 @@ impl Volume {
         inode.nlink = 0;
         let all = 0..u64::MAX;
         if !self.files.is_open(ino) {
-            let extents =
-                edit.view().extents(At::Live, ino, all.clone(), REAP_PIECE_EXTENTS + 1)?;
-            if extents.len() <= REAP_PIECE_EXTENTS {
+            let extents = edit.view().extents(
+                At::Live,
+                ino,
+                all.clone(),
+                self.bounds.reap_piece_extents + 1,
+            )?;
+            if extents.len() <= self.bounds.reap_piece_extents {
                 self.drop_extents(edit, ino, &mut inode, &extents, &all)?;
                 return self.erase_inode(edit, ino);
             }
@@ -148,6 +166,7 @@ impl Volume {
     /// One bounded piece of the work a reap row stands for; true when the row is done with.
     pub(super) fn reap_piece(&self, ino: Ino) -> Result<bool> {
         self.admit_removal()?;
+        self.env.hit(Point::ReapPiece)?;
         let _gate = self.gate.read();
         let file = self.borrow_node(ino);
         let _state = file.node.state.write();
@@ -163,10 +182,15 @@ impl Volume {
                 return Ok(true);
             }
             let range = from..u64::MAX;
-            let some = edit.view().extents(At::Live, ino, range.clone(), REAP_PIECE_EXTENTS + 1)?;
-            let piece = &some[..some.len().min(REAP_PIECE_EXTENTS)];
+            let some = edit.view().extents(
+                At::Live,
+                ino,
+                range.clone(),
+                self.bounds.reap_piece_extents + 1,
+            )?;
+            let piece = &some[..some.len().min(self.bounds.reap_piece_extents)];
             self.drop_extents(edit, ino, &mut inode, piece, &range)?;
-            if some.len() > REAP_PIECE_EXTENTS {
+            if some.len() > self.bounds.reap_piece_extents {
                 edit.put_inode(ino, &inode)?;
                 return Ok(false);
             }
@@ -194,6 +218,7 @@ impl Volume {
             after = Some(*last);
             for (ino, _) in rows {
                 while !self.reap_piece(ino)? {
+                    self.env.hit(Point::ReapNext)?;
                     if self.is_stopping() {
                         return Ok(());
                     }
@@ -206,9 +231,13 @@ impl Volume {
     fn punch_pieces(&self, ino: Ino, state: &mut FileState, range: &Range<u64>) -> Result<bool> {
         state.dirty.discard(range);
         state.clean_cut = None;
-        let some =
-            self.meta.read().extents(At::Live, ino, range.clone(), REAP_PIECE_EXTENTS + 1)?;
-        let Some(next) = some.get(REAP_PIECE_EXTENTS) else {
+        let some = self.meta.read().extents(
+            At::Live,
+            ino,
+            range.clone(),
+            self.bounds.reap_piece_extents + 1,
+        )?;
+        let Some(next) = some.get(self.bounds.reap_piece_extents) else {
             self.stage_extents(ino, range, &[], None)?;
             return Ok(true);
         };

@@ -2,6 +2,7 @@
 //! record and begins the next epoch; from then on the first change of a row keeps its old version.
 
 use super::{Volume, names};
+use crate::env::Point;
 use crate::error::{Error, Result};
 use crate::limits::{SNAPSHOT_ID_MAX, SNAPSHOTS_MAX};
 use crate::meta::Edit;
@@ -22,6 +23,7 @@ impl Volume {
         let snapshot = {
             let _gate = self.gate.write();
             self.drain_files(true)?;
+            self.env.hit(Point::SnapshotCreate)?;
             let mut next = self.next_snapshot.lock();
             if *next > SNAPSHOT_ID_MAX {
                 return Err(Error::NoSpace { place: "the snapshot numbers (2^23)".to_owned() });
@@ -40,6 +42,7 @@ impl Volume {
             *next += 1;
             taken
         };
+        self.env.hit(Point::SnapshotCreated)?;
         self.commit()?;
         Ok(snapshot)
     }
@@ -73,6 +76,7 @@ impl Volume {
                 Ok(())
             })?;
         }
+        self.env.hit(Point::SnapshotDelete)?;
         self.commit()
     }
 
@@ -154,6 +158,7 @@ impl Volume {
                 change(edit, found)
             })?;
         }
+        self.env.hit(Point::SnapshotRename)?;
         self.commit()
     }
 

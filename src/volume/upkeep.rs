@@ -22,16 +22,25 @@ const DAMAGED_COUNT_MAX: usize = 1_000_000;
 const DAMAGED_PIECE: usize = 10_000;
 const MICROS_PER_DAY: u64 = 86_400_000_000;
 
+/// What gc, check and scrub share.
+#[derive(Debug, Default)]
+pub(super) struct Upkeep {
+    /// Held by gc and check: they must not run at the same time.
+    pub(super) maintenance: Mutex<()>,
+    turn: ScrubTurn,
+    told: ToldReads,
+}
+
 /// Failed reads that were told, so that the reader who tries again does not fill the log.
 #[derive(Debug, Default)]
-pub(super) struct ToldReads(Mutex<HashSet<(Ino, ChunkNo)>>);
+struct ToldReads(Mutex<HashSet<(Ino, ChunkNo)>>);
 
 /// Failed reads remembered; then it begins anew.
 const TOLD_MAX: usize = 1000;
 
 /// Who scrubs: one at a time, and who asks for it goes before what runs in the background.
 #[derive(Debug, Default)]
-pub(super) struct ScrubTurn {
+struct ScrubTurn {
     asked: AtomicBool,
     running: Mutex<()>,
 }
@@ -101,7 +110,7 @@ pub struct Verified {
 impl Volume {
     /// Logs that bytes of a file cannot be read: as an error the first time, then for debugging.
     pub(super) fn tell_unreadable(&self, ino: Ino, extent: &Extent, cause: &Error) {
-        let mut told = self.told_reads.0.lock();
+        let mut told = self.upkeep.told.0.lock();
         if told.len() >= TOLD_MAX {
             told.clear();
         }
@@ -124,7 +133,7 @@ impl Volume {
     /// `Busy` if another one runs; `Poisoned`, `ReadOnly`: findings could not be recorded.
     pub fn scrub_on_demand(&self) -> Result<Turn<'_>> {
         self.check_writable()?;
-        let turn = &self.scrub_turn;
+        let turn = &self.upkeep.turn;
         if turn.asked.swap(true, Ordering::AcqRel) {
             return Err(Error::Busy {
                 what: "Another scrub of this volume is running; wait until it is done".to_owned(),
@@ -137,7 +146,7 @@ impl Volume {
     /// changes.
     #[must_use]
     pub fn scrub_in_background(&self) -> Option<Turn<'_>> {
-        let turn = &self.scrub_turn;
+        let turn = &self.upkeep.turn;
         if self.check_writable().is_err() || turn.asked.load(Ordering::Acquire) {
             return None;
         }

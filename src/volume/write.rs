@@ -17,6 +17,7 @@ use super::Volume;
 use super::extent::{at_offset, mapped};
 use super::files::{FileNode, FileState};
 use crate::classify::{Chunking, ClassSpec, Facts};
+use crate::env::Point;
 use crate::error::{Error, Result};
 use crate::ingest::{Ingested, Target, ingest};
 use crate::limits::{FILE_BYTES_MAX, MAGIC_BYTES};
@@ -167,7 +168,9 @@ impl Volume {
         more: bool,
     ) -> Result<usize> {
         let target = Target { class: spec, shard: self.choose_shard(spec, ino, data.len())? };
+        self.env.hit(Point::DrainIngest)?;
         let done = ingest(&self.store, &self.stats, target, data, start, more)?;
+        self.env.hit(Point::DrainStage)?;
         let range = start..start + done.rest as u64;
         self.stage_extents(ino, &range, &extents_of(&done, start), Some(spec.id))?;
         Ok(done.rest)

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod cli;
+mod crash;
 mod damage;
 mod fuzz;
 mod media;

@@ -7,9 +7,9 @@
 //!
 //! Case N is replayed by `STRATAFS_MODEL_SEED=N`; `STRATAFS_MODEL_CASES` sets how many follow.
 
-mod ops;
+pub mod ops;
 mod pair;
-mod tree;
+pub mod tree;
 
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};

@@ -9,4 +9,5 @@ mod opening;
 mod removal;
 mod room;
 mod scrub;
+mod told;
 mod usage;

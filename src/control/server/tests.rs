@@ -7,7 +7,7 @@ use super::super::protocol::Name;
 use super::*;
 
 /// Says "half" and then: counts for `Deleted`, fails for `Gc`, waits for the test on `Status`, and
-/// until nobody listens on `ScrubStatus`.
+/// until nobody listens on `Scrub`.
 struct Fake {
     go_on: Mutex<Receiver<()>>,
 }
@@ -26,7 +26,7 @@ impl Serve for Fake {
                 let _ = self.go_on.lock().recv();
                 Ok(Response::Deleted(0))
             }
-            Request::ScrubStatus => {
+            Request::Scrub(_) => {
                 while !gone.load(Ordering::Relaxed) {
                     progress("more");
                 }
@@ -161,7 +161,7 @@ fn a_long_request_hears_that_its_client_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let (server, _go_on) = server(dir.path());
     let mut stream = UnixStream::connect(dir.path().join(SOCKET_NAME)).unwrap();
-    stream.write_all(b"{\"v\":1,\"cmd\":\"scrub_status\"}\n").unwrap();
+    stream.write_all(b"{\"v\":1,\"cmd\":{\"scrub\":\"status\"}}\n").unwrap();
     stream.read_exact(&mut [0; 1]).unwrap();
     assert_eq!(server.shared.load.lock().reading, 1);
     drop(stream);

@@ -7,6 +7,8 @@ use super::helper::{Mounted, is_running, os_error};
 use crate::testkit::{MIB, random_bytes, run, stratafs, wait_until};
 
 const EROFS: i32 = 30;
+/// ENOTCONN, and ECONNABORTED while the kernel is still taking the connection down.
+const GONE: [i32; 2] = [107, 103];
 
 /// When `umount` returns, the process is done with the volume: a copy of the directory is whole.
 #[test]
@@ -56,10 +58,7 @@ fn what_was_synced_survives_a_kill() {
         fs::rename(m.path("late"), m.path(&format!("late{round}"))).unwrap();
         drop(file);
         m.end_by("KILL");
-
-        // The dead mount is still there, and says what to do.
-        m.try_mount().refused_json(7, "its process is gone");
-        stratafs(&["umount", &m.text("")]).ok();
+        assert!(m.is_mounted(), "the dead mount is there; the next one takes its place");
         m.mount();
 
         assert!(fs::read(&path).unwrap() == data, "synced data is gone");
@@ -69,6 +68,43 @@ fn what_was_synced_survives_a_kill() {
         }
         m.assert_sound();
     }
+}
+
+/// What a killed process leaves is a mount that answers nothing. It is in the way of others only,
+/// and either name takes it away.
+#[test]
+fn a_dead_mount_is_taken_away() {
+    let mut m = Mounted::new();
+    let other = m.outside().join("other");
+    let other = other.to_str().unwrap();
+    stratafs(&["init", other]).ok();
+    for target in [m.text(""), m.volume().to_str().unwrap().to_owned()] {
+        fs::write(m.path("a"), b"x").unwrap();
+        m.end_by("KILL");
+        assert!(GONE.contains(&os_error(fs::metadata(m.path("a")))));
+        m.ask(&["stats"], &[]).ok();
+        let refused = stratafs(&["mount", other, &m.text("")]);
+        refused.refused(7, &[&m.text(""), "its process is gone", "stratafs umount"]);
+        stratafs(&["stats", &m.text("")]).refused(7, &["its process is gone"]);
+
+        stratafs(&["umount", &target]).ok();
+        assert!(!m.is_mounted(), "umount {target}");
+        assert_eq!(fs::read_dir(m.path("")).unwrap().count(), 0);
+        m.mount();
+    }
+    // Somebody stands in it, and has a file open: they keep nothing but errors.
+    let file = File::create(m.path("open")).unwrap();
+    let stays = m.path("");
+    let mut sleeper =
+        std::process::Command::new("sleep").arg("60").current_dir(&stays).spawn().unwrap();
+    m.end_by("KILL");
+    m.mount();
+    fs::write(m.path("b"), b"y").unwrap();
+    assert!(GONE.contains(&os_error(file.sync_all())));
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    m.umount();
+    assert!(!m.is_mounted(), "nothing is left below");
 }
 
 /// Without any sync, a kill loses at most what came since the last commit, never parts of a file.
@@ -85,7 +121,6 @@ fn a_kill_in_the_middle_leaves_whole_commits() {
         }
     }
     m.end_by("KILL");
-    stratafs(&["umount", &m.text("")]).ok();
     m.mount();
     let mut there = 0;
     for number in 0..400 {

@@ -36,14 +36,6 @@ impl Ran {
         }
     }
 
-    /// It failed with this exit code and, as JSON, a sentence that contains `words`.
-    #[track_caller]
-    pub fn refused_json(&self, code: i32, words: &str) {
-        assert_eq!(self.code, Some(code), "{self:#?}");
-        let error: serde_json::Value = serde_json::from_str(&self.stderr).unwrap();
-        assert!(error["error"].as_str().unwrap().contains(words), "{error}");
-    }
-
     /// Its stdout as JSON.
     #[track_caller]
     pub fn json(self) -> serde_json::Value {
