@@ -69,7 +69,7 @@ pub const ALL: &[Parser] = &[
     Parser {
         name: "frame",
         run: store::fuzz::frame,
-        seal: store::fuzz::seal_frame,
+        seal: |bytes| store::fuzz::seal_frame(bytes),
         golden: || vec![store::fuzz::golden_frame(1), store::fuzz::golden_frame(5)],
         // An entry of 44 bytes becomes one of 48.
         bound: |len| 128 + 2 * len,
@@ -77,7 +77,7 @@ pub const ALL: &[Parser] = &[
     Parser {
         name: "footer",
         run: store::fuzz::footer,
-        seal: store::fuzz::seal_footer,
+        seal: |bytes| store::fuzz::seal_footer(bytes),
         golden: || vec![store::fuzz::golden_footer()],
         bound: |len| 128 + 8 * len,
     },

@@ -452,33 +452,6 @@ impl Store {
             writer.lock().close();
         }
     }
-
-    /// Deletes the containers without a row that opening kept, unless they hold a live chunk that
-    /// has no other place. Call only when `is_live` knows every extent.
-    ///
-    /// # Errors
-    /// `Corrupt`, `Kv`, those of the shards.
-    pub fn free_strays(&self, is_live: &dyn Fn(ChunkNo) -> bool) -> Result<StrayReport> {
-        self.core.free_strays(is_live)
-    }
-
-    /// Container files without a committed row that nobody writes to. Containers made meanwhile may
-    /// be among them: those that are still there after a commit are what a check should name.
-    ///
-    /// # Errors
-    /// `Corrupt`, `Kv`, those of the shards.
-    pub fn files_without_row(&self) -> Result<Vec<(ShardId, ContainerId)>> {
-        self.core.files_without_row()
-    }
-
-    /// True if the chunk has a place, committed or not.
-    ///
-    /// # Errors
-    /// `Corrupt`, `Kv`.
-    pub fn has_chunk(&self, chunk: ChunkNo) -> Result<bool> {
-        let waiting = self.core.pending.lock().contains(chunk);
-        Ok(waiting || self.core.chunk_row(chunk)?.is_some())
-    }
 }
 
 impl Drop for Store {

@@ -3,6 +3,7 @@
 use super::container::{ContainerHeader, FooterBuilder, PlacedFrame, parse_footer, parse_trailer};
 use super::find::find_frames;
 use super::frame::{FrameDirectory, FrameEntry};
+use super::ledger::ScrubRow;
 use super::rows::{ChunkRow, ContainerRow, ContainerState, FingerprintRow, Health, parse_key};
 use crate::checksum::{crc32c, crc32c_of};
 use crate::codec::{CodecChoice, encode};
@@ -51,7 +52,7 @@ pub fn golden_frame(chunks: u8) -> Vec<u8> {
 }
 
 /// Makes the header's checksum fit.
-pub fn seal_frame(bytes: &mut Vec<u8>) {
+pub fn seal_frame(bytes: &mut [u8]) {
     let Ok(head_len) = FrameDirectory::peek_head_len(bytes) else { return };
     let Some(directory) = bytes.get(32..head_len as usize) else { return };
     let crc = crc32c_of(&[&bytes[..28], directory]);
@@ -80,7 +81,7 @@ pub fn golden_footer() -> Vec<u8> {
 }
 
 /// Makes lengths and checksums of the trailer fit the body.
-pub fn seal_footer(bytes: &mut Vec<u8>) {
+pub fn seal_footer(bytes: &mut [u8]) {
     let Some(body_len) = bytes.len().checked_sub(TRAILER) else { return };
     let (body, trailer) = bytes.split_at_mut(body_len);
     trailer[12..16].copy_from_slice(&u32::try_from(body_len).unwrap_or(0).to_le_bytes());
@@ -129,7 +130,8 @@ pub fn rows(bytes: &[u8]) -> usize {
     let fingerprint = FingerprintRow::parse(Fingerprint([0; 32]), bytes);
     let fingerprint = fingerprint.map_or(0, |_| size_of::<FingerprintRow>());
     let key = parse_key("chunk", bytes).map_or(0, |_| 8);
-    chunk.max(container).max(fingerprint).max(key)
+    let scrub = ScrubRow::parse(ContainerId(1), bytes).map_or(0, |_| size_of::<ScrubRow>());
+    chunk.max(container).max(fingerprint).max(key).max(scrub)
 }
 
 /// Valid ones.

@@ -157,8 +157,8 @@ struct Source<'a> {
 /// # Errors
 /// What the shards say, but for damage; `Kv`.
 pub fn rebuild(what: &Rebuild<'_>, progress: &mut dyn FnMut(&str)) -> Result<Rebuilt> {
-    let mut out = Rebuilt::default();
-    out.next = NextIds { chunk: what.limit, container: ContainerId(0) };
+    let next = NextIds { chunk: what.limit, container: ContainerId(0) };
+    let mut out = Rebuilt { next, ..Rebuilt::default() };
     let files = files(what, &mut out)?;
     for (at, (id, shard)) in files.iter().enumerate() {
         progress(&format!("Scanning container {} of {}", at + 1, files.len()));

@@ -6,6 +6,7 @@
 //! its chunks have their place elsewhere, or were never committed. What is left is for gc, which
 //! knows what extents refer to, and for rebuild-index.
 
+use super::Store;
 use super::core::Core;
 use super::find::find_frames;
 use crate::env::Point;
@@ -22,6 +23,35 @@ pub struct StrayReport {
     pub freed_bytes: u64,
     /// Kept: they hold chunks that extents refer to and no row places.
     pub needed: u64,
+}
+
+impl Store {
+    /// Deletes the containers without a row that opening kept, unless they hold a live chunk that
+    /// has no other place. Call only when `is_live` knows every extent.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Kv`, those of the shards.
+    pub fn free_strays(&self, is_live: &dyn Fn(ChunkNo) -> bool) -> Result<StrayReport> {
+        self.core.free_strays(is_live)
+    }
+
+    /// Container files without a committed row that nobody writes to. Containers made meanwhile may
+    /// be among them: those that are still there after a commit are what a check should name.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Kv`, those of the shards.
+    pub fn files_without_row(&self) -> Result<Vec<(ShardId, ContainerId)>> {
+        self.core.files_without_row()
+    }
+
+    /// True if the chunk has a place, committed or not.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Kv`.
+    pub fn has_chunk(&self, chunk: ChunkNo) -> Result<bool> {
+        let waiting = self.core.pending.lock().contains(chunk);
+        Ok(waiting || self.core.chunk_row(chunk)?.is_some())
+    }
 }
 
 impl Core {

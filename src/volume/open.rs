@@ -155,28 +155,19 @@ impl Volume {
         let how = if options.read_only { Opening::ReadOnly } else { Opening::Write };
         let kv = storage.tables(&dir, &config, how)?;
         env.hit(Point::OpenShards)?;
-        let meta = open_meta(&kv, &dir, options.read_only, &mut damage)?;
-        let counters = Counters::load(&*kv)?;
-        let witnessed = witness::read(&dir, superblock.id);
-        if let Some(lost) = witness::lost_commits(&dir, counters.txg, witnessed) {
-            tolerate(lost, options.read_only, &mut damage)?;
-        }
-        if let Some(interrupted) = rebuild::interrupted(&*kv, &dir)? {
-            tolerate(interrupted, options.read_only, &mut damage)?;
-        }
+        let (meta, counters) =
+            load_state(&kv, (&dir, superblock.id), options.read_only, &mut damage)?;
         let shards = open_shards(&dir, superblock.id, &meta, &*storage, env)?;
         let names: Vec<&str> = shards.iter().map(|s| s.name.as_str()).collect();
         config.check_shards(&names)?;
         let stats = Arc::new(Stats::default());
         load_totals(&meta, &stats)?;
         env.hit(Point::OpenStore)?;
+        let bounds = store_options(&config, superblock.id, storage.bounds());
         let store = Store::open_with(
             Arc::clone(&kv),
             shards.iter().map(|s| (s.id, Arc::clone(&s.shard))).collect(),
-            StoreOptions {
-                read_only: options.read_only,
-                ..store_options(&config, superblock.id, storage.bounds())
-            },
+            StoreOptions { read_only: options.read_only, ..bounds },
             counters.next,
             Arc::clone(&stats),
             env.faults().clone(),
@@ -341,6 +332,25 @@ fn tolerate(damage: Error, read_only: bool, met: &mut Vec<String>) -> Result<()>
     error!("Opened read-only in spite of damage cause={damage}");
     met.push(damage.to_string());
     Ok(())
+}
+
+/// Names and counters, if the tables are those of the last commit and complete.
+fn load_state(
+    kv: &Arc<dyn Kv>,
+    (dir, volume): (&Path, VolumeId),
+    read_only: bool,
+    met: &mut Vec<String>,
+) -> Result<(Meta, Counters)> {
+    let meta = open_meta(kv, dir, read_only, met)?;
+    let counters = Counters::load(&**kv)?;
+    let witnessed = witness::read(dir, volume);
+    if let Some(lost) = witness::lost_commits(dir, counters.txg, witnessed) {
+        tolerate(lost, read_only, met)?;
+    }
+    if let Some(interrupted) = rebuild::interrupted(&**kv, dir)? {
+        tolerate(interrupted, read_only, met)?;
+    }
+    Ok((meta, counters))
 }
 
 fn open_meta(kv: &Arc<dyn Kv>, dir: &Path, read_only: bool, met: &mut Vec<String>) -> Result<Meta> {

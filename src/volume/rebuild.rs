@@ -83,7 +83,9 @@ impl Volume {
         let kv = Arc::new(open::open_database(&dir, &options)?);
         let known = Known::read(&dir, &superblock, Arc::clone(&kv) as Arc<dyn Kv>)?;
         let limit = known.counters.next.chunk;
-        let mut kv = Arc::into_inner(kv).expect("the metadata that shared it is gone");
+        // What shared it is gone by now.
+        let in_use = || Error::invalid("The metadata database is still in use");
+        let mut kv = Arc::into_inner(kv).ok_or_else(in_use)?;
         if !dry_run {
             mark(&kv)?;
             kv.clear(&INDEX)?;

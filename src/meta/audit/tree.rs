@@ -186,7 +186,7 @@ impl Tree<'_> {
             Ok(row) => ino.is_none_or(|ino| first(row) < ino),
             Err(_) => true,
         };
-        while let Some(row) = rows.next_if(&is_meant) {
+        while let Some(row) = rows.next_if(is_meant) {
             let Some(row) = self.audit.row(row) else { break };
             let owner = first(&row);
             self.problem(format!("{what} belongs to inode {owner}, which does not exist"));

@@ -6,8 +6,8 @@ use stratafs::volume::{RebuildReport, Volume};
 
 use super::cells::{Damage, Region, containers};
 use super::rows::Tables;
-use super::stage::{Copy, close, judge, original, run_check};
-use crate::testkit::{stratafs, wait_until};
+use super::stage::{Copy, close, judge, original, put_file, run_check};
+use crate::testkit::{KIB, random_bytes, stratafs, wait_until};
 
 const INDEX: [Table; 3] = [Table::Chunk, Table::Fingerprint, Table::Container];
 
@@ -172,6 +172,49 @@ fn damaged_containers_give_what_they_can() {
         assert!(outcome.failed.len() < original().live.len() / 2, "{name}: {outcome:#?}");
         assert!(outcome.writable, "{name}: {outcome:#?}");
     }
+}
+
+/// A volume may be stored in a volume: frames inside the payload of a damaged frame are data.
+#[test]
+fn frames_inside_a_payload_are_not_frames() {
+    let copy = Copy::new();
+    let volume = copy.open(false).unwrap();
+    let mut data = random_bytes(31, 8 * KIB);
+    for shift in 0..8 {
+        // One of these copies lies where a frame may lie.
+        data.resize(data.len().next_multiple_of(8) + shift, 7);
+        data.extend(frame(1, &random_bytes(40 + shift as u64, 3000)));
+    }
+    data.extend(random_bytes(33, 8 * KIB));
+    assert!(put_file(&volume, b"nested.mp4", &data));
+    assert!(put_file(&volume, b"behind.mp4", &random_bytes(34, 9000)));
+    volume.shutdown().unwrap();
+    close(volume);
+    let needle = random_bytes(31, 64);
+    let hit = containers(&copy.dir).into_iter().find_map(|c| {
+        let bytes = std::fs::read(&c.path).unwrap();
+        let at = bytes.windows(64).position(|w| w == needle)?;
+        assert!(c.footer.is_none(), "a footer would say where frames are");
+        let frame = c.frames.iter().find(|f| (f.start..f.end).contains(&at)).copied()?;
+        Some((c.path, frame.start))
+    });
+    let (path, start) = hit.unwrap();
+    Region { path, start: start + 8, end: start + 9 }.damage(Damage::Flip, 1, None);
+    let tables = Tables::of(&copy);
+    INDEX.iter().for_each(|table| tables.clear(*table));
+    drop(tables);
+    let report = rebuild(&copy, false);
+    let twice = report.problems.iter().any(|p| p.contains("different bytes"));
+    assert!(!twice && report.lost_extents > 0, "{report:#?}");
+    let volume = copy.open(true).unwrap();
+    let read = |name: &[u8]| {
+        let ino = volume.resolve(At::Live, name).unwrap().ino;
+        volume.open_file(At::Live, ino).unwrap().read(0, 9000)
+    };
+    assert_eq!(read(b"nested.mp4").unwrap_err().errno(), 5);
+    assert!(read(b"behind.mp4").unwrap() == random_bytes(34, 9000));
+    close(volume);
+    assert!(judge(copy, "nested").failed.is_empty());
 }
 
 /// Of two frames with one number the newer one counts if it verifies, else the older.

@@ -11,8 +11,8 @@ use stratafs::check::{self, CheckOptions, CheckReport};
 use stratafs::env::Env;
 use stratafs::error::{Error, Result};
 use stratafs::kv::{RocksKv, RocksOptions};
-use stratafs::types::At;
-use stratafs::volume::{OpenOptions, Volume};
+use stratafs::types::{At, FileKind, Ino};
+use stratafs::volume::{NewInode, OpenOptions, Volume};
 use tempfile::TempDir;
 
 use crate::testkit::{
@@ -20,7 +20,7 @@ use crate::testkit::{
 };
 
 /// A cell that takes longer hangs.
-const CELL_TIME_MAX: Duration = Duration::from_secs(60);
+const CELL_TIME_MAX: Duration = Duration::from_mins(1);
 
 /// Files by path, with their bytes.
 pub type Files = BTreeMap<String, Vec<u8>>;
@@ -250,8 +250,11 @@ fn read_all_files(volume: &Arc<Volume>, at: At, prefix: &str, files: &Files, out
 }
 
 fn take_a_file(volume: &Arc<Volume>) -> bool {
-    use stratafs::types::{FileKind, Ino};
-    use stratafs::volume::NewInode;
+    put_file(volume, b"after.mp4", &random_bytes(77, 100 * KIB))
+}
+
+/// Makes a file in the root and commits it.
+pub fn put_file(volume: &Arc<Volume>, name: &[u8], data: &[u8]) -> bool {
     let new = NewInode {
         kind: FileKind::Regular,
         perm: 0o644,
@@ -261,8 +264,8 @@ fn take_a_file(volume: &Arc<Volume>) -> bool {
         target: b"",
         xattrs: Vec::new(),
     };
-    let done = volume.make(Ino::ROOT, b"after.mp4", &new).and_then(|made| {
-        volume.open_file(At::Live, made.ino)?.write(0, &random_bytes(77, 100 * KIB))?;
+    let done = volume.make(Ino::ROOT, name, &new).and_then(|made| {
+        volume.open_file(At::Live, made.ino)?.write(0, data)?;
         volume.commit()
     });
     done.is_ok()
