@@ -41,9 +41,11 @@ pub struct InitOptions {
 
 /// `NoSpace` for a full disk, `Io` for the rest.
 fn failed(op: &'static str, path: &Path) -> impl Fn(std::io::Error) -> Error {
-    move |error| match disk::is_full(&error) {
-        true => Error::NoSpace { place: path.display().to_string() },
-        false => Error::io(op, path, error),
+    move |error| {
+        if disk::is_full(&error) {
+            return Error::NoSpace { place: path.display().to_string() };
+        }
+        Error::io(op, path, error)
     }
 }
 
