@@ -63,7 +63,7 @@ pub use self::strays::StrayReport;
 pub use self::verify::{DamagedChunk, Report};
 
 use self::core::Core;
-use self::pending::{Known, NewChunk, Spot};
+use self::pending::{Known, NewChunk};
 use crate::codec::CodecChoice;
 use crate::env::Faults;
 use crate::error::{Error, Result};
@@ -354,27 +354,6 @@ impl Store {
     #[must_use]
     pub fn cache_bytes(&self) -> usize {
         self.core.cache.bytes()
-    }
-
-    /// Where a chunk lies, as its row says.
-    ///
-    /// # Errors
-    /// `Corrupt` if it has no row; `Kv`.
-    pub fn place_of(&self, chunk: ChunkNo) -> Result<ChunkPlace> {
-        let (row, shard, class) = match self.core.locate(chunk)? {
-            Spot::Waiting { raw, lane: (shard, class) } => {
-                let raw_len = u32::try_from(raw.len()).unwrap_or(u32::MAX);
-                return Ok(ChunkPlace { container: None, shard, class, raw_len, stored_len: 0 });
-            }
-            Spot::Stored { row, lane: (shard, class), .. } => (row, shard, class),
-        };
-        Ok(ChunkPlace {
-            container: Some(row.container),
-            shard,
-            class,
-            raw_len: row.raw_len,
-            stored_len: u32::try_from(row.stored_share()).unwrap_or(u32::MAX),
-        })
     }
 
     /// The committed containers.

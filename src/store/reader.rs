@@ -10,10 +10,34 @@ use super::core::Core;
 use super::frame::{FrameDirectory, FrameEntry};
 use super::pending::Spot;
 use super::rows::{ChunkRow, Health};
+use super::{ChunkPlace, Store};
 use crate::checksum::crc32c;
 use crate::codec::{Codec, decode};
 use crate::error::{Error, Result};
 use crate::types::{ChunkNo, ContainerId, Fingerprint, ShardId};
+
+impl Store {
+    /// Where a chunk lies, as its row says.
+    ///
+    /// # Errors
+    /// `Corrupt` if it has no row; `Kv`.
+    pub fn place_of(&self, chunk: ChunkNo) -> Result<ChunkPlace> {
+        let (row, shard, class) = match self.core.locate(chunk)? {
+            Spot::Waiting { raw, lane: (shard, class) } => {
+                let raw_len = u32::try_from(raw.len()).unwrap_or(u32::MAX);
+                return Ok(ChunkPlace { container: None, shard, class, raw_len, stored_len: 0 });
+            }
+            Spot::Stored { row, lane: (shard, class), .. } => (row, shard, class),
+        };
+        Ok(ChunkPlace {
+            container: Some(row.container),
+            shard,
+            class,
+            raw_len: row.raw_len,
+            stored_len: u32::try_from(row.stored_share()).unwrap_or(u32::MAX),
+        })
+    }
+}
 
 impl Core {
     pub(super) fn read(&self, chunk: ChunkNo) -> Result<Bytes> {
