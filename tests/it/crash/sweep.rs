@@ -215,7 +215,7 @@ fn go_on(
     again.work.machine.power.cut();
     let left = again.work.machine.ways()[1];
     let machine = Arc::new(again.work.machine.after_power_cut(left, &again.random));
-    let volume = site.open(&machine, &super::work::env(seed, Faults::default())).unwrap();
+    let volume = site.open(&machine, &env(seed, Faults::default())).unwrap();
     let what = format!("after a second cut, at {}", point.name());
     the_one(&volume, &candidates, &what);
     assert_sound(&volume);
