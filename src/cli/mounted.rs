@@ -27,6 +27,9 @@ const SIGNAL_TRIES: u32 = 3;
 /// How often a lock is tried that is about to be free.
 const LOCKED_STEP: Duration = Duration::from_millis(2);
 
+/// How long the end of the process waits for threads that still use the volume.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
+
 /// What to mount, where and how.
 pub(super) struct Job {
     pub(super) volume: PathBuf,
@@ -76,7 +79,7 @@ pub(super) fn run(job: &Job, watch: &mut dyn Watch) -> Result<()> {
         // Nothing may keep the directory busy that the user happened to stand in.
         let _ = std::env::set_current_dir("/");
     }
-    match start(&volume, &mount_options, job.choices.snapdir_visible) {
+    let outcome = match start(&volume, &mount_options, job.choices.snapdir_visible) {
         Ok(live) => live.serve(&volume, signals, job.background, watch),
         Err(error) => {
             log::error!("Mount failed error={error}");
@@ -85,6 +88,24 @@ pub(super) fn run(job: &Job, watch: &mut dyn Watch) -> Result<()> {
             }
             Err(error)
         }
+    };
+    wait_until_closed(volume);
+    outcome
+}
+
+/// The last reference may be dropped by a thread that answers the kernel or a client. The process
+/// must not end meanwhile: RocksDB, closed while its statics are destroyed, aborts.
+fn wait_until_closed(volume: Arc<Volume>) {
+    let (dir, left) = (volume.dir().to_owned(), Arc::downgrade(&volume));
+    drop(volume);
+    let deadline = Instant::now() + CLOSE_WAIT;
+    // The lock goes last, after the database.
+    while left.strong_count() > 0 || Volume::is_in_use(&dir) {
+        if Instant::now() >= deadline {
+            log::warn!("Volume is still in use by a thread of this process");
+            return;
+        }
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
