@@ -41,10 +41,15 @@ const MIB: u64 = 1024 * 1024;
 const MEMORY_BYTES_MAX: u64 = 1024 * 1024 * MIB;
 /// Smallest bound that still lets the part it bounds do its work.
 const MEMORY_BYTES_MIN: u64 = MIB;
+/// Smallest bound on uncommitted metadata: a change may bring half a megabyte, and some run at
+/// the same time.
+const OVERLAY_BYTES_MIN: u64 = 8 * MIB;
+/// Most open files: the most that one process may have on Linux by default is far below.
+const OPEN_FILES_MAX: i64 = 16 * 1024 * 1024;
 /// Most worker threads: no machine we know gains from more.
 const WORKERS_MAX: i64 = 256;
 
-/// Bounds on memory and time. The defaults sum up to 240 MiB and suit a machine with 512 MB.
+/// Bounds on memory and time. The defaults suit a machine with 512 MB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Longest time between two commits, 1..=3600.
@@ -53,14 +58,20 @@ pub struct Limits {
     pub dirty_bytes: u64,
     /// Written but not yet cut data of one file; at most `dirty_bytes`.
     pub file_dirty_bytes: u64,
-    /// Metadata of the open txg.
+    /// Metadata that is not committed: the open txg, and the one that is being committed.
     pub overlay_bytes: u64,
     /// Cache of decoded frames.
     pub cache_bytes: u64,
     /// Block cache of RocksDB.
     pub block_cache_bytes: u64,
+    /// Memtables of RocksDB; at least `overlay_bytes`, for one commit goes in as a whole.
+    pub write_buffer_bytes: u64,
     /// Raw bytes waiting for workers.
     pub queue_bytes: u64,
+    /// Buffers of the containers that are appended to.
+    pub append_bytes: u64,
+    /// Files open at a time, of the live tree and of snapshots.
+    pub open_files: u64,
     /// Kept free on every shard.
     pub reserve_bytes: u64,
     /// Threads that cut and compress; 0 is one per core.
@@ -76,7 +87,10 @@ impl Default for Limits {
             overlay_bytes: 48 * MIB,
             cache_bytes: 64 * MIB,
             block_cache_bytes: 48 * MIB,
+            write_buffer_bytes: 48 * MIB,
             queue_bytes: 16 * MIB,
+            append_bytes: 16 * MIB,
+            open_files: 32_768,
             reserve_bytes: 64 * MIB,
             workers: 0,
         }
@@ -202,14 +216,17 @@ impl Config {
 }
 
 fn read_limits(table: &Section<'_>) -> Result<Limits> {
-    const KEYS: [&str; 9] = [
+    const KEYS: [&str; 12] = [
         "commit_interval_secs",
         "dirty_bytes",
         "file_dirty_bytes",
         "overlay_bytes",
         "cache_bytes",
         "block_cache_bytes",
+        "write_buffer_bytes",
         "queue_bytes",
+        "append_bytes",
+        "open_files",
         "reserve_bytes",
         "workers",
     ];
@@ -227,6 +244,17 @@ fn read_limits(table: &Section<'_>) -> Result<Limits> {
             return Err(table.error("file_dirty_bytes", problem, "one file is a part of all"));
         }
     };
+    let overlay_bytes =
+        memory("overlay_bytes", OVERLAY_BYTES_MIN)?.unwrap_or(default.overlay_bytes);
+    let write_buffer_bytes = match memory("write_buffer_bytes", OVERLAY_BYTES_MIN)? {
+        None => default.write_buffer_bytes.max(overlay_bytes),
+        Some(bytes) if bytes >= overlay_bytes => bytes,
+        Some(_) => {
+            let problem = "Key \"write_buffer_bytes\" is below \"overlay_bytes\"";
+            return Err(table.error("write_buffer_bytes", problem, "a commit goes in as a whole"));
+        }
+    };
+    let open_files = table.integer("open_files", 64..=OPEN_FILES_MAX)?;
     let secs = table.integer("commit_interval_secs", 1..=3600)?;
     let workers = table.integer("workers", 0..=WORKERS_MAX)?;
     let size = |key, default| Ok::<_, Error>(memory(key, MEMORY_BYTES_MIN)?.unwrap_or(default));
@@ -235,9 +263,13 @@ fn read_limits(table: &Section<'_>) -> Result<Limits> {
             .map_or(default.commit_interval_secs, |n| u32::try_from(n).expect("within 1..=3600")),
         dirty_bytes,
         file_dirty_bytes,
-        overlay_bytes: size("overlay_bytes", default.overlay_bytes)?,
+        overlay_bytes,
         cache_bytes: size("cache_bytes", default.cache_bytes)?,
         block_cache_bytes: size("block_cache_bytes", default.block_cache_bytes)?,
+        write_buffer_bytes,
+        append_bytes: memory("append_bytes", 2 * chunk)?.unwrap_or(default.append_bytes),
+        open_files: open_files
+            .map_or(default.open_files, |n| u64::try_from(n).expect("within 64..=OPEN_FILES_MAX")),
         queue_bytes: memory("queue_bytes", 2 * chunk)?.unwrap_or(default.queue_bytes),
         reserve_bytes: table.size("reserve_bytes", 0..=u64::MAX)?.unwrap_or(default.reserve_bytes),
         workers: workers

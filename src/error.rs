@@ -45,6 +45,12 @@ pub enum Error {
     /// More hard links than `LINKS_MAX`.
     #[error("Too many links")]
     TooManyLinks,
+    /// More open files than the configuration allows.
+    #[error("{max} files are open; close some, or raise \"open_files\" in config.toml")]
+    TooManyOpen {
+        /// The bound.
+        max: u64,
+    },
     /// A file beyond `FILE_BYTES_MAX`.
     #[error("File is too large")]
     FileTooLarge,
@@ -238,6 +244,7 @@ impl Error {
             Self::IsDirectory => libc::EISDIR,
             Self::NameTooLong { .. } => libc::ENAMETOOLONG,
             Self::TooManyLinks => libc::EMLINK,
+            Self::TooManyOpen { .. } => libc::ENFILE,
             Self::FileTooLarge => libc::EFBIG,
             Self::Invalid { .. } | Self::Config { .. } => libc::EINVAL,
             Self::Unsupported { .. } => libc::EOPNOTSUPP,

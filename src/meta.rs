@@ -4,7 +4,7 @@
 //! hold one lock); what a snapshot or a pinned epoch can see stays readable until it is deleted or
 //! unpinned; a row's older version moves to `history` the first time it changes after a snapshot.
 //! Relies on: `volume` for the rules between rows (links, sizes, extents that do not overlap) and
-//! for the commit: [`Meta::freeze`], write [`Meta::frozen_batch`], [`Meta::committed`].
+//! for the commit: [`Meta::freeze`], write [`Meta::frozen`], [`Meta::committed`].
 //! Does not: write to the database, know what a chunk number stands for, delete a file's extents
 //! with the file (see [`Reap`]).
 //!
@@ -44,7 +44,7 @@ pub use reverse::{Extents, Reference, Reverse};
 pub use view::View;
 
 use crate::error::{Error, Result};
-use crate::kv::{Batch, Kv, Table};
+use crate::kv::{Batch, Changes, EachChange, Kv, Table};
 use crate::types::Epoch;
 
 use state::State;
@@ -92,8 +92,14 @@ impl Meta {
 
     /// Approximate memory of the changes that are not yet in the database.
     pub fn overlay_bytes(&self) -> usize {
+        let (open, frozen) = self.uncommitted_bytes();
+        open + frozen
+    }
+
+    /// The same, apart: the open txg, and the one that is being committed.
+    pub fn uncommitted_bytes(&self) -> (usize, usize) {
         let state = self.state.read();
-        state.open.bytes() + state.frozen.as_ref().map_or(0, overlay::Overlay::bytes)
+        (state.open.bytes(), state.frozen.as_ref().map_or(0, |frozen| frozen.bytes()))
     }
 
     /// Ends the open txg: its changes are frozen until [`Meta::committed`].
@@ -103,12 +109,18 @@ impl Meta {
     pub fn freeze(&self) {
         let mut state = self.state.write();
         assert!(state.frozen.is_none(), "one txg commits at a time");
-        state.frozen = Some(std::mem::take(&mut state.open));
+        state.frozen = Some(Arc::new(std::mem::take(&mut state.open)));
     }
 
-    /// The frozen changes, to be written. Readers go on seeing them as changes.
+    /// The frozen changes, to be written. Readers go on seeing them as changes, and nobody waits
+    /// while they are looked at.
+    pub fn frozen(&self) -> Frozen {
+        Frozen(self.state.read().frozen.as_ref().map(Arc::clone).unwrap_or_default())
+    }
+
+    /// A copy of them.
     pub fn frozen_batch(&self) -> Batch {
-        self.state.read().frozen.as_ref().map(overlay::Overlay::to_batch).unwrap_or_default()
+        self.frozen().0.to_batch()
     }
 
     /// The frozen changes are in the database now: forget them.
@@ -168,6 +180,26 @@ impl Meta {
             state.open.set(*table, key, None);
         }
         Ok((dead.len(), resume))
+    }
+}
+
+/// The changes of a txg that is being committed, where they are.
+pub struct Frozen(Arc<overlay::Overlay>);
+
+impl Frozen {
+    /// How many rows change.
+    pub fn rows(&self) -> usize {
+        self.0.rows()
+    }
+}
+
+impl Changes for Frozen {
+    fn each(&self, change: &mut EachChange<'_>) {
+        self.0.each(change);
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.bytes()
     }
 }
 

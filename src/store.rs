@@ -29,6 +29,7 @@ mod frame;
 #[doc(hidden)]
 pub mod fuzz;
 mod ledger;
+mod load;
 mod pending;
 mod queue;
 mod reader;
@@ -55,8 +56,9 @@ pub use self::commit::Sealed;
 pub use self::container::{ContainerHeader, PlacedFrame};
 pub use self::frame::{FrameDirectory, FrameEntry};
 pub use self::ledger::ScrubRow;
+pub use self::load::StoreLoad;
 pub use self::rebuild::{ChunkSet, OldContainers, Rebuild, Rebuilt, old_containers, rebuild};
-pub use self::rows::{ChunkRow, ContainerRow, ContainerState, Health};
+pub use self::rows::{ChunkRow, ContainerRow, ContainerState, FingerprintRow, Health};
 pub use self::scan::{FrameScan, read_footer, scan_frames};
 pub use self::share::each_share;
 pub use self::strays::StrayReport;
@@ -79,7 +81,7 @@ pub struct StoreOptions {
     /// Bytes of decoded frames kept for readers.
     pub cache_bytes: usize,
     /// Raw bytes on their way to the shards; a put waits beyond it. Open groups come on top: at
-    /// most 192 KiB for each class and shard in use.
+    /// most 192 KiB for each class and shard in use, and half as much together.
     pub queue_bytes: usize,
     /// Threads that compress and write.
     pub workers: usize,
@@ -394,8 +396,8 @@ impl Store {
 
     /// Forgets a sealed container. Nobody may refer to the chunks that have their place there, now
     /// or later. Their fingerprints are unknown from now on; after [`Store::freeze`] the rows go
-    /// with the next sealed batch, the file with its [`Store::committed`]. Holds 8 bytes per chunk
-    /// until then: doom a bounded number of containers per commit.
+    /// with the next sealed batch, the file with its [`Store::committed`]. What it holds until then
+    /// is part of [`Store::uncommitted_bytes`]: doom a bounded number of containers per commit.
     ///
     /// # Errors
     /// `NotFound`; `Invalid` if the container is not sealed, or a chunk of it is being stored anew

@@ -30,9 +30,11 @@ pub mod fuzz;
 mod hints;
 mod init;
 mod marks;
+mod memory;
 mod names;
 mod open;
 mod read;
+mod reaps;
 mod rebuild;
 mod report;
 mod resize;
@@ -71,6 +73,7 @@ use hints::NameHints;
 pub use init::InitOptions;
 pub use marks::{Marking, Marks};
 pub use open::OpenOptions;
+use reaps::ReapIndex;
 pub use rebuild::RebuildReport;
 pub use report::{ClassReport, Explanation, ShardInfo, StatsReport, Status};
 pub use space::VolumeSpace;
@@ -97,10 +100,10 @@ pub struct Volume {
     files: FileTable,
     names: NameHints,
     shards: RwLock<Vec<space::ShardState>>,
-    /// Files whose old tail is still to be removed.
-    trims: Mutex<HashSet<Ino>>,
-    /// Inodes without names that wait for their last close, or for the reaper.
-    orphans: Mutex<HashSet<Ino>>,
+    /// What is still to be removed: tails of files, and inodes without names.
+    reaps: ReapIndex,
+    /// Counters of memory.
+    held: memory::Held,
     next_ino: AtomicU64,
     next_snapshot: Mutex<u32>,
     live_bytes: LiveBytes,
@@ -314,10 +317,16 @@ impl Volume {
     /// # Errors
     /// `NotFound` when the inode is gone; `IsDirectory`; `Invalid` for special files.
     pub fn open_file(self: &Arc<Self>, at: At, ino: Ino) -> Result<OpenFile> {
+        let max = self.config.limits.open_files;
+        if self.held.opened.fetch_add(1, Ordering::Relaxed) >= max {
+            self.held.opened.fetch_sub(1, Ordering::Relaxed);
+            return Err(Error::TooManyOpen { max });
+        }
         let content = match at {
             At::Live => Content::Live(self.files.open(ino)),
             At::Epoch(epoch) => {
                 if !self.meta.try_pin(epoch) {
+                    self.held.opened.fetch_sub(1, Ordering::Relaxed);
                     return Err(Error::Stale);
                 }
                 Content::Past(epoch)
@@ -335,7 +344,8 @@ impl Volume {
 
     /// A user of a file is gone; the last one of an unlinked inode leaves it to the reaper.
     fn closed(&self, ino: Ino) {
-        if self.files.close(ino) && self.orphans.lock().contains(&ino) {
+        // If the table cannot be read, the reaper meets that, too, and says so.
+        if self.files.close(ino) && self.reaps.is_orphan(&self.meta.read(), ino).unwrap_or(true) {
             self.reaper.wake();
         }
     }
@@ -464,6 +474,7 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
+        self.volume.held.opened.fetch_sub(1, Ordering::Relaxed);
         match &self.content {
             Content::Live(node) => self.volume.closed(node.ino),
             Content::Past(epoch) => self.volume.meta.unpin(*epoch),

@@ -183,7 +183,10 @@ fn start(volume: &Arc<Volume>, options: &MountOptions, snapdir_visible: bool) ->
     };
     let service = Box::new(MountedVolume { volume: Arc::clone(volume), mounted: info });
     match Server::start(volume.dir(), service) {
-        Ok(server) => Ok(Live { mounted, server, ending }),
+        Ok(server) => {
+            volume.stats().holders.announce("control", server.memory());
+            Ok(Live { mounted, server, ending })
+        }
         Err(error) => {
             unmount_patiently(&mounted);
             Err(error)

@@ -234,10 +234,14 @@ fn class_table(report: &StatsReport) -> String {
 }
 
 fn memory(report: &StatsReport) -> String {
-    let mut table = Table::new(&[("MEMORY", Left), ("", Right)]);
-    for (what, bytes) in &report.memory {
-        table.row([plain(what), size(*bytes)]);
+    let columns = [("MEMORY", Left), ("NOW", Right), ("AT MOST", Right), ("LIMIT", Left)];
+    let mut table = Table::new(&columns);
+    for (what, held) in &report.memory {
+        table.row([plain(what), size(held.bytes), size(held.bound_bytes), plain(&held.limit)]);
     }
+    let (total, resident) = (&report.memory_total, size(report.resident_bytes));
+    let note = format!("(the process has {resident})");
+    table.row(["total".to_owned(), size(total.bytes), size(total.bound_bytes), note]);
     table.render()
 }
 

@@ -72,23 +72,29 @@ fn built_in_classes_have_their_ids_and_valid_sizes() {
 fn limits_take_numbers_and_texts() {
     let config = parse(
         "[limits]\ncommit_interval_secs = 60\ndirty_bytes = 8388608\nfile_dirty_bytes = \"2 MiB\"\n\
-         overlay_bytes = 0x100000\ncache_bytes = \"1GiB\"\nblock_cache_bytes = \"10MB\"\n\
-         queue_bytes = \"4m\"\nreserve_bytes = 0\nworkers = 3",
+         overlay_bytes = 0x1000000\ncache_bytes = \"1GiB\"\nblock_cache_bytes = \"10MB\"\n\
+         queue_bytes = \"4m\"\nreserve_bytes = 0\nworkers = 3\nopen_files = 100\n\
+         append_bytes = \"3MiB\"\nwrite_buffer_bytes = \"20MiB\"",
     );
     let expected = Limits {
         commit_interval_secs: 60,
         dirty_bytes: 8 << 20,
         file_dirty_bytes: 2 << 20,
-        overlay_bytes: 1 << 20,
+        overlay_bytes: 16 << 20,
         cache_bytes: 1 << 30,
         block_cache_bytes: 10_000_000,
         queue_bytes: 4 << 20,
         reserve_bytes: 0,
         workers: 3,
+        write_buffer_bytes: 20 << 20,
+        append_bytes: 3 << 20,
+        open_files: 100,
     };
     assert_eq!(config.unwrap().limits, expected);
     let small = parse("[limits]\ndirty_bytes = \"3MiB\"").unwrap().limits;
     assert_eq!((small.dirty_bytes, small.file_dirty_bytes), (3 << 20, 3 << 20));
+    let large = parse("[limits]\noverlay_bytes = \"100MiB\"").unwrap().limits;
+    assert_eq!(large.write_buffer_bytes, 100 << 20, "a commit fits");
 }
 
 #[test]
@@ -283,7 +289,8 @@ fn the_sentence_reads_as_promised() {
     let what = sentence(parse("[limits]\n\nworker = 1"));
     let expected = "Unknown key \"worker\" in section [limits] of /vol/config.toml, line 3; valid \
                     keys are commit_interval_secs, dirty_bytes, file_dirty_bytes, overlay_bytes, \
-                    cache_bytes, block_cache_bytes, queue_bytes, reserve_bytes, workers";
+                    cache_bytes, block_cache_bytes, write_buffer_bytes, queue_bytes, \
+                    append_bytes, open_files, reserve_bytes, workers";
     assert_eq!(what, expected);
 }
 

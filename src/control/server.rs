@@ -24,6 +24,7 @@ use super::protocol::{
     REQUEST_BYTES_MAX, Reply, Request, Response, decode_request, encode_reply, too_long,
 };
 use crate::error::{Error, Result};
+use crate::stats::MemoryUse;
 use crate::sys::mount::effective_ids;
 use crate::sys::process::peer;
 
@@ -96,6 +97,16 @@ impl Server {
             .spawn(move || accept(&for_thread.0, &for_thread.1))
             .map_err(failed)?;
         Ok(Self { shared, listener, accepting: Some(accepting), path, identity })
+    }
+
+    /// For `stats`: what the requests of the connected clients may take. Keeps nothing alive.
+    pub fn memory(&self) -> impl Fn() -> MemoryUse + Send + Sync + 'static {
+        let shared = Arc::downgrade(&self.shared);
+        move || {
+            let connections = shared.upgrade().map_or(0, |shared| shared.load.lock().connections);
+            let each = REQUEST_BYTES_MAX as u64;
+            MemoryUse::new(connections as u64 * each, CONNECTIONS_MAX as u64 * each, "fixed")
+        }
     }
 
     /// Waits until no request that changes the volume runs, and for the others a while. The caller

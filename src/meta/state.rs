@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::cursor::Parsed;
 use super::layers::Layers;
@@ -18,10 +19,13 @@ pub(super) struct State {
     pub(super) epoch: Epoch,
     pub(super) snapshots: BTreeMap<SnapshotId, Snapshot>,
     pub(super) names: BTreeMap<Box<[u8]>, SnapshotId>,
+    /// Memory of the snapshots: records, names, and what they protect.
+    snapshot_bytes: usize,
     /// Epochs of snapshots and pins, with how many of both need them.
     protected: BTreeMap<Epoch, usize>,
     pub(super) open: Overlay,
-    pub(super) frozen: Option<Overlay>,
+    /// Shared with the commit that writes it.
+    pub(super) frozen: Option<Arc<Overlay>>,
     /// Where records are put together.
     pub(super) scratch: Vec<u8>,
 }
@@ -33,6 +37,7 @@ impl State {
             epoch: load_epoch(kv)?,
             snapshots: BTreeMap::new(),
             names: BTreeMap::new(),
+            snapshot_bytes: 0,
             protected: BTreeMap::new(),
             open: Overlay::default(),
             frozen: None,
@@ -62,13 +67,14 @@ impl State {
     }
 
     pub(super) fn layers<'a>(&'a self, kv: &'a dyn Kv) -> Layers<'a> {
-        Layers { open: &self.open, frozen: self.frozen.as_ref(), kv }
+        Layers { open: &self.open, frozen: self.frozen.as_deref(), kv }
     }
 
     /// Adds a snapshot, or replaces the one with the same id.
     pub(super) fn add_snapshot(&mut self, snapshot: Snapshot) {
         self.remove_snapshot(snapshot.id);
         self.protect(snapshot.epoch);
+        self.snapshot_bytes += memory_of(&snapshot);
         self.names.insert(snapshot.name.clone(), snapshot.id);
         self.snapshots.insert(snapshot.id, snapshot);
     }
@@ -76,8 +82,13 @@ impl State {
     pub(super) fn remove_snapshot(&mut self, id: SnapshotId) {
         if let Some(old) = self.snapshots.remove(&id) {
             self.names.remove(&old.name);
+            self.snapshot_bytes -= memory_of(&old);
             self.unprotect(old.epoch);
         }
+    }
+
+    pub(super) fn snapshot_bytes(&self) -> usize {
+        self.snapshot_bytes
     }
 
     pub(super) fn protect(&mut self, epoch: Epoch) {
@@ -119,6 +130,15 @@ impl State {
     pub(super) fn needs(&self, life: Range<Epoch>) -> bool {
         life.start < life.end && self.protected.range(life).next().is_some()
     }
+}
+
+/// Two tree nodes that are two thirds full, the name twice, and the epoch's place.
+fn memory_of(snapshot: &Snapshot) -> usize {
+    2 * (snapshot.name.len() + 16)
+        + 3 * (size_of::<(SnapshotId, Snapshot)>()
+            + size_of::<(Box<[u8]>, SnapshotId)>()
+            + size_of::<(Epoch, usize)>())
+            / 2
 }
 
 fn load_epoch(kv: &dyn Kv) -> Result<Epoch> {

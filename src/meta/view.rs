@@ -1,6 +1,6 @@
 //! Reading, at the live tree or at an epoch.
 
-use std::ops::{Deref, Range};
+use std::ops::{Bound, Deref, Range};
 
 use parking_lot::RwLockReadGuard;
 
@@ -193,6 +193,23 @@ impl<'a> View<'a> {
     /// All snapshots by number.
     pub fn snapshots(&self) -> Vec<Snapshot> {
         self.state.snapshots.values().cloned().collect()
+    }
+
+    /// The same from the first with a number above `after`, at most `limit`.
+    pub fn snapshots_after(&self, after: SnapshotId, limit: usize) -> Vec<Snapshot> {
+        let above = (Bound::Excluded(after), Bound::Unbounded);
+        self.state.snapshots.range(above).take(limit).map(|(_, s)| s.clone()).collect()
+    }
+
+    /// How many snapshots there are, and the newest.
+    pub fn newest_snapshot(&self) -> (usize, Option<&Snapshot>) {
+        let snapshots = &self.state.snapshots;
+        (snapshots.len(), snapshots.last_key_value().map(|(_, newest)| newest))
+    }
+
+    /// Memory that the snapshots' records take.
+    pub fn snapshot_bytes(&self) -> usize {
+        self.state.snapshot_bytes()
     }
 
     /// The snapshot with this number.

@@ -8,10 +8,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+use super::budget::AppendBudget;
 use super::direct::{DirectAppender, Site, Tails, sync_names};
 use super::marker::Marker;
 use super::{Appender, Shard, Space};
@@ -30,6 +31,8 @@ const CONTAINERS: &str = "containers";
 const LOST_AND_FOUND: &str = "lost+found";
 /// Read handles kept open: enough for a few dozen streams, far below the usual limit of 1024 files.
 const OPEN_FILES_MAX: usize = 64;
+/// Append buffers of a shard that shares no budget: more classes than are written to at a time.
+const APPEND_BYTES: usize = 16 * 1024 * 1024;
 
 /// Containers as files `containers/XX/XXXXXXXXXXXXXXXX.sfc`: the id in hex, in 256 directories by
 /// its low byte.
@@ -41,6 +44,8 @@ pub struct LocalShard {
     open: Mutex<Vec<(ContainerId, Arc<File>)>>,
     /// What appenders have not written yet.
     tails: Tails,
+    /// Set by who shares it, or when it is first needed.
+    budget: OnceLock<Arc<AppendBudget>>,
     direct: bool,
     faults: Faults,
 }
@@ -148,6 +153,7 @@ impl LocalShard {
             dir: dir.to_owned(),
             open: Mutex::default(),
             tails: Tails::default(),
+            budget: OnceLock::new(),
             direct: true,
             faults,
         })
@@ -206,6 +212,7 @@ impl LocalShard {
             unsynced_dirs: unsynced_dirs.clone(),
             tails: Arc::clone(&self.tails),
             faults: self.faults.clone(),
+            budget: Arc::clone(self.budget.get_or_init(|| AppendBudget::new(APPEND_BYTES))),
         };
         let direct = disk::open_direct(&path).ok().filter(|_| self.direct);
         if let Some(direct) = direct.and_then(|file| DirectAppender::new(file, len, site())) {
@@ -233,6 +240,11 @@ impl LocalShard {
 }
 
 impl Shard for LocalShard {
+    fn share_budget(&self, budget: &Arc<AppendBudget>) {
+        // Whoever comes second has another volume's shard in hand, or this one's again.
+        let _ = self.budget.set(Arc::clone(budget));
+    }
+
     fn create(&self, id: ContainerId) -> Result<Box<dyn Appender>> {
         let folder = self.folder(id);
         match fs::create_dir(&folder) {

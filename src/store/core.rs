@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::cache::FrameCache;
-use super::pending::{Lane, Pending};
+use super::pending::{Lane, Load, Pending};
 use super::queue::Queue;
 use super::rows::{ChunkRow, ContainerRow, FingerprintRow, chunk_key, container_key, parse_key};
 use super::writer::Writer;
@@ -19,11 +19,16 @@ use crate::shard::Shard;
 use crate::stats::Stats;
 use crate::types::{ChunkNo, ContainerId, Fingerprint, ShardId};
 
+/// Open groups may have this part of the queue's bound.
+const GROUPS_SHARE: usize = 2;
+
 pub(super) struct Core {
     pub(super) kv: Arc<dyn Kv>,
     pub(super) options: StoreOptions,
     pub(super) stats: Arc<Stats>,
     pub(super) pending: Mutex<Pending>,
+    /// What it takes in memory.
+    pub(super) load: Arc<Load>,
     /// A job is done or has failed; goes with `pending`.
     pub(super) progress: Condvar,
     pub(super) queue: Queue,
@@ -48,11 +53,13 @@ impl Core {
         stats: Arc<Stats>,
         faults: Faults,
     ) -> Self {
+        let pending = Pending::new(next, options.queue_bytes / GROUPS_SHARE);
         Self {
             kv,
             options,
             stats,
-            pending: Mutex::new(Pending::new(next)),
+            load: pending.load(),
+            pending: Mutex::new(pending),
             progress: Condvar::new(),
             queue: Queue::new(options.queue_bytes),
             cache: FrameCache::new(options.cache_bytes),
@@ -111,13 +118,19 @@ impl Core {
     }
 
     pub(super) fn containers(&self) -> Result<Vec<(ContainerId, ContainerRow)>> {
+        self.container_rows().collect()
+    }
+
+    /// The committed containers in number order, one by one.
+    pub(super) fn container_rows(
+        &self,
+    ) -> impl Iterator<Item = Result<(ContainerId, ContainerRow)>> + '_ {
         let rows = self.kv.scan(Table::Container, &KeyRange::all(), Order::Forward);
         rows.map(|row| {
             let (key, value) = row?;
             let id = ContainerId(parse_key("container", &key)?);
             Ok((id, ContainerRow::parse(id, &value)?))
         })
-        .collect()
     }
 
     /// The committed row of a chunk.

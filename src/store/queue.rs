@@ -38,6 +38,11 @@ impl Queue {
         self.work.notify_one();
     }
 
+    /// Raw bytes of the jobs, also of those in hand.
+    pub(super) fn bytes(&self) -> usize {
+        self.waiting.lock().bytes
+    }
+
     /// The next job; waits for one. `None` when the queue is closed, whatever it holds.
     pub(super) fn take(&self) -> Option<Job> {
         let mut waiting = self.waiting.lock();

@@ -60,12 +60,9 @@ impl Core {
         &self,
         id: ShardId,
         shard: &dyn Shard,
-        is_known: impl Fn(ContainerId) -> bool,
+        without_row: Vec<ContainerId>,
     ) -> Result<()> {
-        for container in shard.list()? {
-            if is_known(container) {
-                continue;
-            }
+        for container in without_row {
             if container < self.next_ids().container && self.may_be_missed(container, shard)? {
                 log::warn!("Container without a row kept container={container} shard={id}");
                 self.strays.lock().push((id, container));

@@ -1,5 +1,6 @@
 //! The store on a shard in memory and a database of maps, through every kind of trouble.
 
+mod bounds;
 mod damage;
 mod double;
 mod health;
@@ -60,7 +61,7 @@ impl Bench {
     }
 
     fn write(&mut self, sealed: &Sealed) {
-        self.kv.write(sealed.changes.clone()).unwrap();
+        self.kv.write_parts(&[sealed]).unwrap();
         self.next = sealed.next;
     }
 
@@ -137,7 +138,7 @@ fn puts_and_commits_at_once_lose_nothing() {
         let threads = [scope.spawn(put(0)), scope.spawn(put(200)), scope.spawn(put(350))];
         for _ in 0..20 {
             let sealed = t.store.seal().unwrap();
-            kv.write(sealed.changes.clone()).unwrap();
+            kv.write_parts(&[&sealed]).unwrap();
             t.store.committed(sealed);
         }
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
@@ -327,7 +328,7 @@ fn a_directory_keeps_what_was_committed() {
     let chunks: Vec<ChunkNo> = (0..50).map(|n| put(&store, n).chunk).collect();
     let sealed = store.seal().unwrap();
     let next = sealed.next;
-    kv.write(sealed.changes.clone()).unwrap();
+    kv.write_parts(&[&sealed]).unwrap();
     store.committed(sealed);
     for n in 50..60 {
         put(&store, n);
@@ -342,7 +343,7 @@ fn a_directory_keeps_what_was_committed() {
     assert!(put(&store, 3).known && !put(&store, 55).known);
     store.close_open();
     let sealed = store.seal().unwrap();
-    kv.write(sealed.changes.clone()).unwrap();
+    kv.write_parts(&[&sealed]).unwrap();
     store.committed(sealed);
     let containers = store.containers().unwrap();
     let chunks = containers.iter().map(|(_, row)| (row.state, row.chunks)).collect::<Vec<_>>();
@@ -431,7 +432,7 @@ fn a_commit_between_look_and_add_does_not_store_twice() {
     kv.on_next_fingerprint(move |kv| {
         assert!(!inner.put(Bytes::from_static(b"same"), HINT).unwrap().known);
         let sealed = inner.seal().unwrap();
-        kv.write(sealed.changes.clone()).unwrap();
+        kv.write_parts(&[&sealed]).unwrap();
         inner.committed(sealed);
     });
     let put = store.put(Bytes::from_static(b"same"), HINT).unwrap();

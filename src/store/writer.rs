@@ -13,6 +13,10 @@ use crate::types::{ChunkNo, ContainerId, VolumeId};
 /// Zeros after a payload; a frame never needs as many as its alignment.
 const ZEROS: [u8; 8] = [0; 8];
 
+/// A container is sealed when its footer has this many bytes: 47,000 chunks; one of 32 MiB whose
+/// chunks have 16 KiB has about 2,000.
+pub(super) const FOOTER_BYTES_MAX: u64 = 2 * 1024 * 1024;
+
 /// What a writer needs to know of its store.
 pub(super) struct Site<'a> {
     pub(super) shard: &'a dyn Shard,
@@ -86,9 +90,11 @@ impl OpenContainer {
         Ok(Self { id, appender, footer, full_at, row, dirty: true, ended: false })
     }
 
-    /// The footer counts: chunks of a few bytes need more directory than data.
+    /// The footer counts: chunks of a few bytes need more directory than data. It is in memory
+    /// until then, so it is bounded by itself, too.
     fn is_full(&self) -> bool {
-        self.appender.len() + self.footer.len() >= self.full_at
+        let footer = self.footer.len();
+        footer >= FOOTER_BYTES_MAX || self.appender.len() + footer >= self.full_at
     }
 
     fn append(&mut self, frame: &ReadyFrame<'_>, faults: &Faults) -> Result<u32> {
@@ -190,6 +196,11 @@ impl Writer {
     /// True if it has this container open.
     pub(super) fn has(&self, id: ContainerId) -> bool {
         self.closing.iter().chain(&self.current).any(|container| container.id == id)
+    }
+
+    /// Bytes of the footers of what is not sealed.
+    pub(super) fn footer_bytes(&self) -> u64 {
+        self.closing.iter().chain(&self.current).map(|container| container.footer.len()).sum()
     }
 
     /// True if a seal would do nothing.

@@ -54,6 +54,12 @@ impl Marks {
         self.horizon
     }
 
+    /// Bytes in memory.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        (self.bits.len() * size_of::<AtomicU64>()) as u64
+    }
+
     /// Marked chunks.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -1,6 +1,5 @@
 //! Opening volumes.
 
-use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions as FileOptions};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -11,6 +10,8 @@ use std::sync::{Arc, OnceLock};
 use log::{debug, error, warn};
 use parking_lot::{Mutex, RwLock};
 
+use super::memory::Held;
+use super::reaps::ReapIndex;
 use super::space::ShardState;
 use super::storage::{Bounds, LocalStorage, Opening, Storage};
 use super::superblock::Superblock;
@@ -26,7 +27,7 @@ use crate::meta::{Meta, ShardRow};
 use crate::stats::{ClassTotals, Stats};
 use crate::store::{NextIds, Store, StoreOptions};
 use crate::sys::disk;
-use crate::types::{ChunkNo, ClassId, ContainerId, Ino, ShardId, VolumeId};
+use crate::types::{ChunkNo, ClassId, ContainerId, ShardId, VolumeId};
 
 /// Directory of the metadata database in the volume directory.
 pub(super) const META_DIR: &str = "meta";
@@ -133,7 +134,7 @@ impl Volume {
         let volume = Self::assemble(footing, config, options)?;
         if !volume.read_only {
             volume.start_threads()?;
-            if !volume.orphans.lock().is_empty() || !volume.trims.lock().is_empty() {
+            if !volume.reaps.is_empty() {
                 volume.reaper.wake();
             }
         }
@@ -157,7 +158,9 @@ impl Volume {
         env.hit(Point::OpenShards)?;
         let (meta, counters) =
             load_state(&kv, (&dir, superblock.id), options.read_only, &mut damage)?;
+        let held = Held::new(&config.limits);
         let shards = open_shards(&dir, superblock.id, &meta, &*storage, env)?;
+        shards.iter().for_each(|s| s.shard.share_budget(&held.append));
         let names: Vec<&str> = shards.iter().map(|s| s.name.as_str()).collect();
         config.check_shards(&names)?;
         let stats = Arc::new(Stats::default());
@@ -173,7 +176,7 @@ impl Volume {
             env.faults().clone(),
         )?;
         env.hit(Point::OpenThreads)?;
-        let (trims, orphans) = load_reaps(&meta)?;
+        let reaps = ReapIndex::load(&meta)?;
         let volume = Self {
             id: superblock.id,
             read_only: options.read_only,
@@ -188,8 +191,8 @@ impl Volume {
             files: super::FileTable::default(),
             names: super::NameHints::default(),
             shards: RwLock::new(shards),
-            trims: Mutex::new(trims),
-            orphans: Mutex::new(orphans),
+            reaps,
+            held,
             next_ino: AtomicU64::new(counters.next_ino),
             next_snapshot: Mutex::new(counters.next_snapshot),
             live_bytes: LiveBytes(AtomicU64::new(counters.live_bytes)),
@@ -269,6 +272,7 @@ impl Volume {
             ShardId(shards.iter().map(|s| s.id.0 + 1).max().unwrap_or(0))
         };
         let shard = self.storage.create_shard(&path, self.id, id, self.env.faults())?;
+        shard.share_budget(&self.held.append);
         self.env.hit(Point::ShardAdd)?;
         {
             let _gate = self.gate.read();
@@ -310,6 +314,11 @@ pub(super) fn load_config(dir: &Path) -> Result<Config> {
         Ok(false) => Ok(Config::default()),
         Err(e) => Err(Error::io("read", &path, e)),
     }
+}
+
+/// A bound of the configuration as a number of bytes in memory.
+pub(super) fn in_memory(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// The database of the volume in `dir`, which has a superblock: without one it is damaged.
@@ -370,8 +379,8 @@ fn store_options(config: &Config, volume: VolumeId, bounds: Bounds) -> StoreOpti
     let limits = &config.limits;
     let mut options = StoreOptions::new(volume);
     options.container_bytes = bounds.container_bytes;
-    options.cache_bytes = usize::try_from(limits.cache_bytes).unwrap_or(usize::MAX);
-    options.queue_bytes = usize::try_from(limits.queue_bytes).unwrap_or(usize::MAX);
+    options.cache_bytes = in_memory(limits.cache_bytes);
+    options.queue_bytes = in_memory(limits.queue_bytes);
     if limits.workers > 0 {
         options.workers = limits.workers;
     }
@@ -403,23 +412,6 @@ pub(super) fn read_totals(row: &[u8], mut each: impl FnMut(ClassId, &[u64])) -> 
         each(class, &fields);
     }
     true
-}
-
-fn load_reaps(meta: &Meta) -> Result<(HashSet<Ino>, HashSet<Ino>)> {
-    let (mut trims, mut orphans) = (HashSet::new(), HashSet::new());
-    let mut after = None;
-    loop {
-        let rows = meta.read().reaps(after, 1000)?;
-        let Some((last, _)) = rows.last() else { return Ok((trims, orphans)) };
-        after = Some(*last);
-        for (ino, reap) in rows {
-            if reap.delete {
-                orphans.insert(ino)
-            } else {
-                trims.insert(ino)
-            };
-        }
-    }
 }
 
 pub(super) fn open_shards(

@@ -23,6 +23,11 @@ const REFRESH_BYTES: u64 = 16 * 1024 * 1024;
 /// A reserve takes at most this share of a small disk.
 const RESERVE_SHARE: u64 = 8;
 
+/// Sixths of the bound on uncommitted metadata at which changes wait for a commit. Removals may
+/// use more, so that writers cannot keep them out.
+const WRITERS_SHARE: u64 = 4;
+const REMOVALS_SHARE: u64 = 5;
+
 /// A shard as the volume knows it.
 pub(super) struct ShardState {
     pub(super) id: ShardId,
@@ -60,38 +65,46 @@ pub struct VolumeSpace {
 impl Volume {
     /// Lets a write of `len` bytes in, or says why not. May wait for a commit: memory is bounded.
     pub(super) fn admit_data(&self, len: usize) -> Result<()> {
-        self.check_writable()?;
-        self.throttle()?;
-        if self.files.dirty_bytes() as u64 > self.config.limits.dirty_bytes {
-            self.drain_files(false)?;
-        }
+        self.throttle(WRITERS_SHARE)?;
         self.check_room(len as u64)
     }
 
     /// Lets a change of metadata in.
     pub(super) fn admit_change(&self) -> Result<()> {
-        self.check_writable()?;
-        self.throttle()?;
+        self.throttle(WRITERS_SHARE)?;
         self.check_room(0)
     }
 
     /// Lets a change in that gives space back: also on a full volume.
     pub(super) fn admit_removal(&self) -> Result<()> {
-        self.check_writable()?;
-        self.throttle()?;
-        Ok(())
+        self.throttle(REMOVALS_SHARE)
     }
 
-    fn throttle(&self) -> Result<()> {
-        let bound = self.config.limits.overlay_bytes;
-        if self.meta.overlay_bytes() as u64 > 2 * bound {
-            let committed = self.signal_and_wait();
-            // With a full disk below, changes must not pile up in memory.
-            if self.meta.overlay_bytes() as u64 > 2 * bound {
-                return committed;
-            }
-        } else if self.meta.overlay_bytes() as u64 > bound {
+    /// Metadata that is not committed: the open txg, the frozen one, and rows of new chunks.
+    pub(super) fn uncommitted_bytes(&self) -> u64 {
+        (self.meta.overlay_bytes() + self.store.uncommitted_bytes()) as u64
+    }
+
+    /// Asks for a commit when a third of the bound is used, so that there is room for what comes
+    /// while it runs, and waits for one beyond `share` sixths. The rest of the bound is for what
+    /// the changes bring that are let in at the same time, and a commit's own drain.
+    ///
+    /// Nobody who comes here holds the gate or a lock, so the commit waits for none of them.
+    fn throttle(&self, share: u64) -> Result<()> {
+        self.check_writable()?;
+        let part = self.config.limits.overlay_bytes / 6;
+        let all = self.uncommitted_bytes();
+        if all <= 2 * part {
+            return Ok(());
+        }
+        let (_, frozen) = self.meta.uncommitted_bytes();
+        if all.saturating_sub(2 * frozen as u64) > 2 * part {
             self.signal.kick();
+        }
+        while self.uncommitted_bytes() > share * part {
+            // A full shard keeps commits from ending: then nothing more is taken.
+            self.signal.wait_end()?;
+            self.check_writable()?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ mod copying;
 mod daily;
 mod ends;
 mod git;
-mod helper;
+pub mod helper;
 mod kill;
 mod load;
 mod poison;

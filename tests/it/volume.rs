@@ -5,6 +5,7 @@ mod classes;
 mod dedup;
 mod gc;
 mod instants;
+mod memory;
 mod opening;
 mod removal;
 mod room;

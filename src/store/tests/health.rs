@@ -154,7 +154,7 @@ fn a_container_that_is_freed_meanwhile_is_not_damaged() {
     let mut sealed = Some(t.store.seal().unwrap());
     let mut free = |_| {
         if let Some(sealed) = sealed.take() {
-            t.kv.write(sealed.changes.clone()).unwrap();
+            t.kv.write_parts(&[&sealed]).unwrap();
             t.store.committed(sealed);
         }
         true
