@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use super::Volume;
 use super::open::Counters;
 use super::upkeep::Verified;
+use super::{GcStatus, Volume};
 use crate::classify::Facts;
 use crate::error::Result;
 use crate::kv::Kv;
@@ -54,6 +54,8 @@ pub struct Status {
     pub verified: Verified,
     /// Its shards.
     pub shards: Vec<ShardInfo>,
+    /// Unused space, and what is done about it.
+    pub gc: GcStatus,
 }
 
 /// A shard and what it holds.
@@ -183,6 +185,7 @@ impl Volume {
             stored_bytes: containers.iter().map(|(_, row)| row.bytes).sum(),
             verified: self.verified()?,
             shards: self.shard_list()?,
+            gc: self.gc_status(),
         })
     }
 
@@ -256,6 +259,7 @@ impl Volume {
             ("open_txg", self.meta.overlay_bytes() as u64),
             ("store_pending", self.store.pending_bytes() as u64),
             ("frame_cache", self.store.cache_bytes() as u64),
+            ("gc_marks", self.gate.marks_bytes()),
             ("database", kv_bytes),
         ];
         lines.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect()

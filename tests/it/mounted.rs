@@ -4,6 +4,7 @@ mod commands;
 mod copying;
 mod daily;
 mod ends;
+mod gc;
 mod git;
 mod helper;
 mod kill;
