@@ -9,6 +9,7 @@
 //! write the file. `toml` lives here. `docs/config.example.toml` shows every key.
 
 mod classes;
+mod gc;
 mod reader;
 mod rules;
 mod scrub;
@@ -20,6 +21,7 @@ pub use classes::{
     ADDED_IDS, ARCHIVE, BINARY, Chunking, ClassSpec, CodecSetting, DATABASE, DEFAULT_SHARD, IMAGE,
     LOG, MAIL, MEDIA, OFFICE, OTHER, SOURCE,
 };
+pub use gc::GcConfig;
 pub use rules::{MagicSpec, RuleSpec};
 pub use scrub::ScrubLimits;
 pub use size::{SIZE_FORMS, parse_size};
@@ -31,7 +33,7 @@ use toml::de::DeTable;
 
 use crate::config::reader::{Section, Source};
 use crate::error::{Error, Result};
-use crate::limits::CHUNK_BYTES_MAX;
+use crate::limits::{CHUNK_BYTES_MAX, CONTAINER_BYTES};
 
 /// Name of the file in the volume directory.
 pub const CONFIG_FILE: &str = "config.toml";
@@ -76,6 +78,8 @@ pub struct Limits {
     pub reserve_bytes: u64,
     /// Threads that cut and compress; 0 is one per core.
     pub workers: usize,
+    /// A container is sealed when it reaches this.
+    pub container_bytes: u64,
 }
 
 impl Default for Limits {
@@ -93,6 +97,7 @@ impl Default for Limits {
             open_files: 32_768,
             reserve_bytes: 64 * MIB,
             workers: 0,
+            container_bytes: u64::from(CONTAINER_BYTES),
         }
     }
 }
@@ -106,6 +111,8 @@ pub struct Config {
     pub limits: Limits,
     /// Verification in the background.
     pub scrub: ScrubLimits,
+    /// When and how unused space is given back.
+    pub gc: GcConfig,
     /// All classes in id order: the built-in ones as the file changed them, and the added ones.
     pub classes: Vec<ClassSpec>,
     /// Rules in file order; the first that matches wins.
@@ -115,7 +122,14 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let (limits, classes) = (Limits::default(), classes::built_in());
-        Self { path: None, limits, scrub: ScrubLimits::default(), classes, rules: Vec::new() }
+        Self {
+            path: None,
+            limits,
+            gc: GcConfig::default(),
+            scrub: ScrubLimits::default(),
+            classes,
+            rules: Vec::new(),
+        }
     }
 }
 
@@ -154,7 +168,7 @@ impl Config {
             source.error(at, problem, "see docs/config.example.toml for the form")
         })?;
         let top = Section::new(source, "the top level".to_owned(), table.get_ref(), 0);
-        top.refuse_unknown(&["limits", "scrub", "classes", "rule"])?;
+        top.refuse_unknown(&["limits", "gc", "scrub", "classes", "rule"])?;
         let limits = match top.get("limits") {
             None => Limits::default(),
             Some(value) => {
@@ -165,6 +179,12 @@ impl Config {
             None => ScrubLimits::default(),
             Some(value) => {
                 scrub::read(&Section::from_value(source, "section [scrub]".to_owned(), value)?)?
+            }
+        };
+        let gc = match top.get("gc") {
+            None => GcConfig::default(),
+            Some(value) => {
+                gc::read(&Section::from_value(source, "section [gc]".to_owned(), value)?)?
             }
         };
         let classes = match top.get("classes") {
@@ -178,7 +198,7 @@ impl Config {
             None => Vec::new(),
             Some(value) => rules::read(source, value, &classes)?,
         };
-        Ok(Self { path: Some(path.to_owned()), limits, scrub, classes, rules })
+        Ok(Self { path: Some(path.to_owned()), limits, gc, scrub, classes, rules })
     }
 
     /// Refuses a class that names a shard which is not in `shards`.
@@ -216,7 +236,7 @@ impl Config {
 }
 
 fn read_limits(table: &Section<'_>) -> Result<Limits> {
-    const KEYS: [&str; 12] = [
+    const KEYS: [&str; 13] = [
         "commit_interval_secs",
         "dirty_bytes",
         "file_dirty_bytes",
@@ -229,6 +249,7 @@ fn read_limits(table: &Section<'_>) -> Result<Limits> {
         "open_files",
         "reserve_bytes",
         "workers",
+        "container_bytes",
     ];
     table.refuse_unknown(&KEYS)?;
     let default = Limits::default();
@@ -274,5 +295,8 @@ fn read_limits(table: &Section<'_>) -> Result<Limits> {
         reserve_bytes: table.size("reserve_bytes", 0..=u64::MAX)?.unwrap_or(default.reserve_bytes),
         workers: workers
             .map_or(default.workers, |n| usize::try_from(n).expect("within 0..=WORKERS_MAX")),
+        container_bytes: table
+            .size("container_bytes", MIB..=u64::from(CONTAINER_BYTES))?
+            .unwrap_or(default.container_bytes),
     })
 }

@@ -30,13 +30,13 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::check::CheckOptions;
+use crate::check::{self, CheckOptions};
 use crate::config::{Chunking, ClassSpec, CodecSetting};
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::gc::{self, GcOptions};
 use crate::types::At;
 use crate::volume::{OpenOptions, Volume};
-use crate::{check, gc};
 
 /// How long a command waits for a volume that is locked but does not listen: between taking the
 /// lock and listening, and in the last commit, a mount does not.
@@ -70,6 +70,12 @@ impl Serve for MountedVolume {
         gone: &AtomicBool,
     ) -> Result<Response> {
         serve_request(&self.volume, Some(&self.mounted), request, progress, gone)
+    }
+
+    fn abandoned(&self, verb: &str) {
+        if verb == "gc" {
+            self.volume.stop_gc();
+        }
     }
 }
 
@@ -176,7 +182,10 @@ pub fn serve_request(
             let report = check::run(volume, CheckOptions { read_data }, progress)?;
             Response::Check(Box::new(report))
         }
-        Request::Gc => Response::Gc(Box::new(gc::run(volume)?)),
+        Request::Gc { dry_run, min_dead_percent } => {
+            let options = GcOptions { dry_run, min_dead_percent, automatic: false };
+            Response::Gc(Box::new(gc::run_with(volume, options, progress)?))
+        }
         Request::Scrub(request) => scrubs::serve(volume, mounted, request, progress, gone)?,
         Request::Umount { .. } => unreachable!("answered above"),
     })

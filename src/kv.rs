@@ -239,6 +239,11 @@ pub trait Kv: Send + Sync {
     /// The rows of `range`. The iterator sees one consistent state of the database, taken now.
     fn scan(&self, table: Table, range: &KeyRange, order: Order) -> Rows<'_>;
 
+    /// As [`Kv::scan`] forward, for passes over whole tables: what others have in caches stays.
+    fn scan_once(&self, table: Table, range: &KeyRange) -> Rows<'_> {
+        self.scan(table, range, Order::Forward)
+    }
+
     /// Applies the whole batch or nothing, durable on return.
     ///
     /// # Errors

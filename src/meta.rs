@@ -42,10 +42,11 @@ pub use lives::{Life, extent_lives, snapshots};
 pub use record::{Reap, ShardRow};
 pub use reverse::{Extents, Reference, Reverse};
 pub use view::View;
+pub use walk::{DeadRow, DeadRows};
 
 use crate::error::{Error, Result};
 use crate::kv::{Batch, Changes, EachChange, Kv, Table};
-use crate::types::Epoch;
+use crate::types::{ChunkNo, Epoch, Ino};
 
 use state::State;
 
@@ -158,28 +159,66 @@ impl Meta {
         self.state.write().unprotect(epoch);
     }
 
-    /// One bounded piece of pruning: looks at up to `limit` rows of `history` and `change` and
-    /// stages the deletion of those that no snapshot and no pin needs. Returns how many it dropped
-    /// and where to go on; `None` when it reached the end.
+    /// One bounded piece of pruning: looks at up to `limit` committed rows of `history` and
+    /// `change` for those that no snapshot and no pin needs. Blocks nobody. Nobody will need them
+    /// later either, so [`Meta::drop_rows`] may follow at any time.
     ///
     /// # Errors
     /// `Corrupt`, `Kv`.
-    pub fn prune_history(
+    pub fn find_dead(&self, resume: Option<Vec<u8>>, limit: usize) -> Result<DeadRows> {
+        let protected = self.state.read().protected();
+        walk::find_dead(&protected, &*self.kv, resume, limit)
+    }
+
+    /// Stages the deletion of rows that [`Meta::find_dead`] found. Readers wait meanwhile.
+    pub fn drop_rows(&self, rows: &[DeadRow]) {
+        let mut state = self.state.write();
+        for row in rows {
+            state.open.set(row.table, &row.key, None);
+        }
+    }
+
+    /// One piece of all committed references: hands the chunks of up to `limit` extents, live ones
+    /// first, then old ones, to `each`, and returns where to go on (`None` at the end). Blocks
+    /// nobody. A reference that was committed before the first piece is met, wherever it moves
+    /// meanwhile; of one that is made later, the caller must know by itself.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Kv`.
+    pub fn chunk_refs(
         &self,
         resume: Option<Vec<u8>>,
         limit: usize,
-    ) -> Result<(usize, Option<Vec<u8>>)> {
-        // Two steps, so that readers wait only for the second: what nobody needs now, nobody will
-        // need later, because a new snapshot sees only newer rows.
-        let (dead, resume) = {
-            let state = self.state.read();
-            walk::find_dead(&state, &*self.kv, resume, limit)?
-        };
-        let mut state = self.state.write();
-        for (table, key) in &dead {
-            state.open.set(*table, key, None);
-        }
-        Ok((dead.len(), resume))
+        each: &mut dyn FnMut(ChunkNo),
+    ) -> Result<Option<Vec<u8>>> {
+        walk::chunks(&*self.kv, resume, limit, &mut |seen| each(seen.extent.chunk))
+    }
+
+    /// As [`Meta::chunk_refs`], without what would be gone after pruning and after the reaper has
+    /// removed what `gone` says: the extents of an inode from this offset on.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Kv`.
+    pub fn needed_chunk_refs(
+        &self,
+        resume: Option<Vec<u8>>,
+        limit: usize,
+        gone: &dyn Fn(Ino) -> Option<u64>,
+        each: &mut dyn FnMut(ChunkNo),
+    ) -> Result<Option<Vec<u8>>> {
+        let protected = self.state.read().protected();
+        walk::chunks(&*self.kv, resume, limit, &mut |seen| {
+            let needed = match seen.end {
+                Some(end) => protected.need(seen.birth..end),
+                None => {
+                    let removed = gone(seen.ino).is_some_and(|from| seen.extent.offset >= from);
+                    !removed || protected.need_live(seen.birth)
+                }
+            };
+            if needed {
+                each(seen.extent.chunk);
+            }
+        })
     }
 }
 

@@ -39,6 +39,7 @@ mod rows;
 mod scan;
 mod share;
 mod strays;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -271,30 +272,6 @@ impl Store {
         }
     }
 
-    /// Stores a chunk anew, under its number, where `hint` says. After the next commit its old
-    /// place is free of it: gc empties containers with it.
-    ///
-    /// # Errors
-    /// As [`Store::read`] and [`Store::put`].
-    pub fn rewrite(&self, chunk: ChunkNo, hint: PutHint) -> Result<()> {
-        let raw = self.read(chunk)?;
-        let fingerprint = Fingerprint::of(&raw);
-        self.core.shard(hint.shard)?;
-        let jobs = {
-            let mut pending = self.core.pending.lock();
-            if let Some(cause) = &pending.failure {
-                return Err(cause.clone());
-            }
-            if pending.contains(chunk) {
-                // On its way to a new place already.
-                return Ok(());
-            }
-            pending.add(NewChunk { chunk, fingerprint, raw }, hint)
-        };
-        jobs.into_iter().for_each(|job| self.core.queue.push(job));
-        Ok(())
-    }
-
     /// The verified bytes of a chunk, committed or not.
     ///
     /// # Errors
@@ -364,74 +341,6 @@ impl Store {
     /// `Corrupt`, `Kv`.
     pub fn containers(&self) -> Result<Vec<(ContainerId, ContainerRow)>> {
         self.core.containers()
-    }
-
-    /// Calls `each` for every committed chunk in number order: one scan, for gc's sweep.
-    ///
-    /// # Errors
-    /// `Corrupt`, `Kv`, and what `each` says, which ends the scan.
-    pub fn each_chunk(&self, mut each: impl FnMut(ChunkNo, &ChunkRow) -> Result<()>) -> Result<()> {
-        self.core.chunk_rows(ChunkNo(0), None)?.try_for_each(|row| {
-            let (chunk, row) = row?;
-            each(chunk, &row)
-        })
-    }
-
-    /// The chunks whose committed place is this container.
-    ///
-    /// # Errors
-    /// `NotFound` if there is no such container; `Corrupt`, `Kv`.
-    pub fn chunks_of(&self, id: ContainerId) -> Result<Vec<(ChunkNo, Fingerprint)>> {
-        let rows = self.core.rows_of(id)?;
-        Ok(rows.into_iter().map(|(chunk, row)| (chunk, row.fingerprint)).collect())
-    }
-
-    /// The committed rows of the chunks whose place is this container.
-    ///
-    /// # Errors
-    /// As [`Store::chunks_of`].
-    pub fn rows_of(&self, id: ContainerId) -> Result<Vec<(ChunkNo, ChunkRow)>> {
-        self.core.rows_of(id)
-    }
-
-    /// Forgets a sealed container. Nobody may refer to the chunks that have their place there, now
-    /// or later. Their fingerprints are unknown from now on; after [`Store::freeze`] the rows go
-    /// with the next sealed batch, the file with its [`Store::committed`]. What it holds until then
-    /// is part of [`Store::uncommitted_bytes`]: doom a bounded number of containers per commit.
-    ///
-    /// # Errors
-    /// `NotFound`; `Invalid` if the container is not sealed, or a chunk of it is being stored anew
-    /// and not committed there; `Corrupt`, `Kv`.
-    pub fn doom(&self, id: ContainerId) -> Result<()> {
-        if self.core.container(id)?.state != ContainerState::Sealed {
-            return Err(Error::invalid(format!("Container {id} is still open")));
-        }
-        let chunks = self.chunks_of(id)?.into_iter().map(|(chunk, _)| chunk).collect();
-        if self.core.pending.lock().doom(id, chunks) {
-            return Ok(());
-        }
-        Err(Error::invalid(format!("Chunks of container {id} are moving; commit first")))
-    }
-
-    /// As [`Store::doom`], but a container that is not sealed, or whose chunks are moving, is left
-    /// alone: false.
-    ///
-    /// # Errors
-    /// `Corrupt`, `Kv`.
-    pub fn doom_if_sealed(&self, id: ContainerId) -> Result<bool> {
-        match self.doom(id) {
-            Ok(()) => Ok(true),
-            Err(Error::Invalid { .. }) => Ok(false),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// Lets the next [`Store::seal`] close the containers that are open now, so that gc can have
-    /// them. Chunks not yet written go to new ones.
-    pub fn close_open(&self) {
-        for writer in self.core.writers() {
-            writer.lock().close();
-        }
     }
 }
 

@@ -17,7 +17,8 @@
 //! | leaves: file table, hints, sets of inodes, the store's | a few instructions | everybody |
 //!
 //! A chunk number that ingest returned stays valid as long as the gate is held: gc decides what
-//! dies only with the gate closed, so nothing is lost between "known" and the extent that says so.
+//! dies only with the gate closed, so nothing is lost between "known" and the extent that says so
+//! (`gate` has the whole argument).
 
 mod attributes;
 mod commit;
@@ -27,6 +28,8 @@ mod extent;
 mod files;
 #[doc(hidden)]
 pub mod fuzz;
+mod garbage;
+mod gate;
 mod hints;
 mod init;
 mod marks;
@@ -42,6 +45,7 @@ mod snapshots;
 mod space;
 mod storage;
 mod superblock;
+mod sync;
 mod upkeep;
 mod usage;
 mod witness;
@@ -64,14 +68,21 @@ use crate::limits::INO_BITS;
 use crate::meta::{Edit, Meta};
 use crate::stats::Stats;
 use crate::store::Store;
-use crate::types::{At, Cookie, Epoch, FileKind, Ino, Inode, ShardId, Timestamp, Txg, VolumeId};
+use crate::types::{
+    At, ChunkNo, ContainerId, Cookie, Epoch, FileKind, Ino, Inode, ShardId, Timestamp, Txg,
+    VolumeId,
+};
 
 use commit::{Background, CommitSignal, Frozen};
 pub use damage::{Damage, DamagedChunk, DamagedFile};
 use files::{FileNode, FileTable};
+use garbage::Garbage;
+pub use garbage::{GarbageFacts, GcOutcome, GcProgress, GcStatus, GcTicket, MarkResult, RunResult};
+use gate::Gate;
+pub use gate::Marks;
 use hints::NameHints;
 pub use init::InitOptions;
-pub use marks::{Marking, Marks};
+pub use marks::{ChunkCount, LookOnly, Marking, Pruned};
 pub use open::OpenOptions;
 use reaps::ReapIndex;
 pub use rebuild::RebuildReport;
@@ -96,7 +107,7 @@ pub struct Volume {
     kv: Arc<dyn Kv>,
     meta: Meta,
     store: Store,
-    gate: RwLock<()>,
+    gate: Gate,
     files: FileTable,
     names: NameHints,
     shards: RwLock<Vec<space::ShardState>>,
@@ -114,7 +125,7 @@ pub struct Volume {
     meta_usable: AtomicU64,
     /// The txg that is being made durable, or waits for room.
     frozen: Mutex<Option<Frozen>>,
-    marks: RwLock<Option<Arc<Marks>>>,
+    garbage: Garbage,
     upkeep: upkeep::Upkeep,
     signal: Arc<CommitSignal>,
     reaper: Arc<Background>,
@@ -306,6 +317,12 @@ impl Volume {
         &self.stats
     }
 
+    /// True if every change is refused.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
     /// The last durable commit.
     #[must_use]
     pub fn txg(&self) -> Txg {
@@ -465,6 +482,7 @@ impl OpenFile {
     /// # Errors
     /// `Corrupt` for bytes that are damaged; `Io`, `Kv`.
     pub fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>> {
+        self.volume.garbage.note_foreground();
         match &self.content {
             Content::Live(node) => self.volume.read_live(node, offset, len),
             Content::Past(epoch) => self.volume.read_past(At::Epoch(*epoch), self.ino, offset, len),

@@ -17,6 +17,7 @@ use crate::control::{
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::fuse::{MountOptions, Mounted, check, detach_dead, mount};
+use crate::gc::Keeper;
 use crate::scrub::Background;
 use crate::sys::process::{Signal, Signals, bound_malloc};
 use crate::vfs::{Vfs, VfsOptions};
@@ -236,10 +237,17 @@ impl Live {
             log::info!("Volume mounted");
         }
         let scrubber = background_scrub(volume, started.is_ok());
+        let keeper = Keeper::start(volume).unwrap_or_else(|error| {
+            log::warn!("Unused space does not come back by itself error={error}");
+            None
+        });
         let session = wait_for_end(&receiver, &self.mounted, volume);
         log::info!("Session ended, last commit begins");
         self.ending.begin();
+        // No gc may hold up the end, neither ours nor one that a client asked for.
+        drop(keeper);
         drop(scrubber);
+        volume.stop_gc();
         self.server.drain();
         let closed = volume.shutdown();
         match &closed {

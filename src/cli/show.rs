@@ -7,10 +7,9 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::format::{Align::Left, Align::Right, Table, count, percent, plain, size};
-use super::scrub;
+use super::{gc, scrub};
 use crate::check::CheckReport;
 use crate::control::{ClassInfo, Response};
-use crate::gc::GcReport;
 use crate::volume::{ClassReport, Explanation, ShardInfo, StatsReport, Status};
 
 /// The text of an answer; empty when there is nothing to say.
@@ -29,7 +28,7 @@ pub(super) fn text(response: &Response) -> String {
         Response::Shards(list) => shards(list),
         Response::Shard(shard) => shards(std::slice::from_ref(shard)),
         Response::Check(report) => check(report),
-        Response::Gc(report) => gc(report),
+        Response::Gc(report) => gc::text(report),
         Response::Scrub(answer) => scrub::text(answer),
     }
 }
@@ -110,7 +109,7 @@ fn status_text(status: &Status) -> String {
         None => "no".to_owned(),
     };
     let waiting = status.open_txg_bytes.saturating_add(status.dirty_bytes);
-    let mut text = facts(&[
+    let mut lines = vec![
         ("Volume", format!("{} (format {})", status.volume_id, status.format_version)),
         ("Directory", plain(&status.dir)),
         ("Mounted", mounted),
@@ -120,7 +119,9 @@ fn status_text(status: &Status) -> String {
         ("Not yet durable", size(waiting)),
         ("Stored", stored_in(status.stored_bytes, status.containers)),
         ("Verified", scrub::verified(&status.verified)),
-    ]);
+    ];
+    lines.extend(gc::facts(&status.gc));
+    let mut text = facts(&lines);
     text.push('\n');
     text += &shards(&status.shards);
     text
@@ -315,23 +316,6 @@ fn check(report: &CheckReport) -> String {
         size(report.bytes_read)
     );
     text
-}
-
-fn gc(report: &GcReport) -> String {
-    format!(
-        "Found {} unused in {} chunks. Freed {} in {} containers, storing {} anew; {} of {} chunks \
-         are in use; {} of unused data left in containers that are mostly in use; {} old versions \
-         pruned\n",
-        size(report.unused.stored_bytes),
-        count(report.unused.chunks),
-        size(report.freed_bytes),
-        count(report.containers_freed),
-        size(report.repacked_bytes),
-        count(report.chunks_marked),
-        count(report.chunks_total),
-        size(report.dead_bytes_left),
-        count(report.history_pruned)
-    )
 }
 
 #[cfg(test)]

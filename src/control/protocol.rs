@@ -171,7 +171,12 @@ pub enum Request {
         read_data: bool,
     },
     /// Free containers that nothing needs.
-    Gc,
+    Gc {
+        /// Only say what would be freed.
+        dry_run: bool,
+        /// Repack containers of which so many percent are dead.
+        min_dead_percent: Option<u8>,
+    },
     /// Verify, or put right.
     Scrub(ScrubRequest),
     /// Unmount and answer when everything is durable.
@@ -193,8 +198,8 @@ impl Request {
             | Self::SnapshotLock { .. }
             | Self::Prune(PruneRequest { dry_run: false, .. })
             | Self::ShardAdd { .. }
-            | Self::Gc
             | Self::Umount { .. } => true,
+            Self::Gc { dry_run, .. } => !dry_run,
             Self::Scrub(request) => request.changes_volume(),
             Self::SnapshotList { .. }
             | Self::SnapshotWouldFree { .. }
@@ -228,7 +233,7 @@ impl Request {
             Self::ShardList => "shard list",
             Self::ShardAdd { .. } => "shard add",
             Self::Check { .. } => "check",
-            Self::Gc => "gc",
+            Self::Gc { .. } => "gc",
             Self::Scrub(request) => request.verb(),
             Self::Umount { .. } => "umount",
         }

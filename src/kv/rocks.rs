@@ -313,6 +313,13 @@ impl Kv for RocksKv {
         Box::new(Scan { iter, table, order, state: ScanState::Fresh })
     }
 
+    fn scan_once(&self, table: Table, range: &KeyRange) -> Rows<'_> {
+        let Some(mut read) = bounds(range) else { return Box::new(std::iter::empty()) };
+        read.fill_cache(false);
+        let iter = self.db.raw_iterator_cf_opt(self.handle(table), read);
+        Box::new(Scan { iter, table, order: Order::Forward, state: ScanState::Fresh })
+    }
+
     fn write(&self, batch: Batch) -> Result<()> {
         self.write_parts(&[&batch])
     }

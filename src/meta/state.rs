@@ -113,10 +113,6 @@ impl State {
         self.protected.last_key_value().map(|(epoch, _)| *epoch)
     }
 
-    pub(super) fn oldest_protected(&self) -> Option<Epoch> {
-        self.protected.first_key_value().map(|(epoch, _)| *epoch)
-    }
-
     /// Notes for those who ask what changed between snapshots that this row did in this epoch.
     pub(super) fn note_change(&mut self, table: Table, key: &[u8]) {
         let asked = matches!(table, Table::Inode | Table::Dirent) && !self.snapshots.is_empty();
@@ -126,9 +122,30 @@ impl State {
         }
     }
 
+    /// The epochs of snapshots and pins now.
+    pub(super) fn protected(&self) -> Protected {
+        Protected(self.protected.keys().copied().collect())
+    }
+}
+
+/// Epochs that are looked at, rising. What they do not need when they are copied, nobody will need
+/// later: a new snapshot sees only what is live then.
+pub(super) struct Protected(Vec<Epoch>);
+
+impl Protected {
     /// True if a snapshot or pin sees a version with this life.
-    pub(super) fn needs(&self, life: Range<Epoch>) -> bool {
-        life.start < life.end && self.protected.range(life).next().is_some()
+    pub(super) fn need(&self, life: Range<Epoch>) -> bool {
+        let next = self.0.partition_point(|epoch| *epoch < life.start);
+        self.0.get(next).is_some_and(|epoch| *epoch < life.end)
+    }
+
+    /// True if a snapshot or pin sees a live row born in `birth`.
+    pub(super) fn need_live(&self, birth: Epoch) -> bool {
+        self.0.last().is_some_and(|newest| *newest >= birth)
+    }
+
+    pub(super) fn oldest(&self) -> Option<Epoch> {
+        self.0.first().copied()
     }
 }
 

@@ -163,22 +163,11 @@ impl Core {
             lower: chunk_key(first).to_vec(),
             upper: upper.map(|no| chunk_key(ChunkNo(no)).to_vec()),
         };
-        let rows = self.kv.scan(Table::Chunk, &range, Order::Forward);
+        let rows = self.kv.scan_once(Table::Chunk, &range);
         Ok(rows.map(|row| {
             let (key, value) = row?;
             let chunk = ChunkNo(parse_key("chunk", &key)?);
             Ok((chunk, ChunkRow::parse(chunk, &value)?))
         }))
-    }
-
-    /// Committed rows of the chunks whose place is container `id`. Numbers follow write order, so
-    /// the range from its first to its last chunk is little longer than the container's share.
-    pub(super) fn rows_of(&self, id: ContainerId) -> Result<Vec<(ChunkNo, ChunkRow)>> {
-        let row = self.container(id)?;
-        if row.chunks == 0 {
-            return Ok(Vec::new());
-        }
-        let rows = self.chunk_rows(row.first, Some(row.last))?;
-        rows.filter(|row| row.as_ref().map_or(true, |(_, row)| row.container == id)).collect()
     }
 }

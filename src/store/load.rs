@@ -1,11 +1,8 @@
 //! What the store holds in memory, and sums over its containers that need none.
 
 use super::Store;
-use super::rows::ContainerRow;
 use super::writer::FOOTER_BYTES_MAX;
-use crate::error::Result;
 use crate::limits::FRAME_CHUNKS_MAX;
-use crate::types::ContainerId;
 
 /// Memory of chunks on their way to the shards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,19 +39,5 @@ impl Store {
             footer_bytes: writers.iter().map(|writer| writer.lock().footer_bytes()).sum(),
             lanes: writers.len() as u64,
         }
-    }
-
-    /// Calls `each` for every committed container in number order.
-    ///
-    /// # Errors
-    /// `Corrupt`, `Kv`, and what `each` says, which ends the scan.
-    pub fn each_container(
-        &self,
-        mut each: impl FnMut(ContainerId, &ContainerRow) -> Result<()>,
-    ) -> Result<()> {
-        self.core.container_rows().try_for_each(|row| {
-            let (id, row) = row?;
-            each(id, &row)
-        })
     }
 }

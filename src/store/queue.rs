@@ -38,11 +38,6 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// Raw bytes of the jobs, also of those in hand.
-    pub(super) fn bytes(&self) -> usize {
-        self.waiting.lock().bytes
-    }
-
     /// The next job; waits for one. `None` when the queue is closed, whatever it holds.
     pub(super) fn take(&self) -> Option<Job> {
         let mut waiting = self.waiting.lock();
@@ -62,6 +57,11 @@ impl Queue {
         let mut waiting = self.waiting.lock();
         waiting.bytes = waiting.bytes.saturating_sub(raw_bytes);
         self.room.notify_all();
+    }
+
+    /// Raw bytes of queued jobs and of those a worker has in hand.
+    pub(super) fn bytes(&self) -> usize {
+        self.waiting.lock().bytes
     }
 
     /// Sends the workers home.

@@ -27,12 +27,17 @@ pub struct StrayReport {
 
 impl Store {
     /// Deletes the containers without a row that opening kept, unless they hold a live chunk that
-    /// has no other place. Call only when `is_live` knows every extent.
+    /// has no other place; with `look_only` it counts them. Call only when `is_live` knows every
+    /// extent.
     ///
     /// # Errors
     /// `Corrupt`, `Kv`, those of the shards.
-    pub fn free_strays(&self, is_live: &dyn Fn(ChunkNo) -> bool) -> Result<StrayReport> {
-        self.core.free_strays(is_live)
+    pub fn free_strays(
+        &self,
+        is_live: &dyn Fn(ChunkNo) -> bool,
+        look_only: bool,
+    ) -> Result<StrayReport> {
+        self.core.free_strays(is_live, look_only)
     }
 
     /// Container files without a committed row that nobody writes to. Containers made meanwhile may
@@ -101,7 +106,11 @@ impl Core {
     }
 
     /// See [`super::Store::free_strays`].
-    pub(super) fn free_strays(&self, is_live: &dyn Fn(ChunkNo) -> bool) -> Result<StrayReport> {
+    pub(super) fn free_strays(
+        &self,
+        is_live: &dyn Fn(ChunkNo) -> bool,
+        look_only: bool,
+    ) -> Result<StrayReport> {
         let mut report = StrayReport::default();
         let strays = self.strays.lock().clone();
         for (shard_id, id) in strays {
@@ -117,9 +126,11 @@ impl Core {
                 report.needed += 1;
                 continue;
             }
-            self.faults.hit(Point::GcStray)?;
-            shard.delete(id)?;
-            self.strays.lock().retain(|stray| *stray != (shard_id, id));
+            if !look_only {
+                self.faults.hit(Point::GcStray)?;
+                shard.delete(id)?;
+                self.strays.lock().retain(|stray| *stray != (shard_id, id));
+            }
             report.freed += 1;
             report.freed_bytes += bytes;
         }

@@ -93,8 +93,12 @@ impl OpenContainer {
     /// The footer counts: chunks of a few bytes need more directory than data. It is in memory
     /// until then, so it is bounded by itself, too.
     fn is_full(&self) -> bool {
-        let footer = self.footer.len();
-        footer >= FOOTER_BYTES_MAX || self.appender.len() + footer >= self.full_at
+        self.footer.len() >= FOOTER_BYTES_MAX || self.sealed_bytes() >= self.full_at
+    }
+
+    /// Bytes it has when it is sealed now.
+    fn sealed_bytes(&self) -> u64 {
+        self.appender.len() + self.footer.len()
     }
 
     fn append(&mut self, frame: &ReadyFrame<'_>, faults: &Faults) -> Result<u32> {
@@ -188,9 +192,14 @@ impl Writer {
         self.stored.extend(stored);
     }
 
-    /// Lets the next seal close the open container, however small.
-    pub(super) fn close(&mut self) {
-        self.closing.extend(self.current.take());
+    /// Lets the next seal close the open container, however small, if `which` names it.
+    pub(super) fn close(&mut self, which: impl Fn(ContainerId) -> bool) {
+        self.closing.extend(self.current.take_if(|open| which(open.id)));
+    }
+
+    /// Bytes the open container would have if it were sealed now.
+    pub(super) fn if_closed(&self) -> Option<(ContainerId, u64)> {
+        self.current.as_ref().map(|open| (open.id, open.sealed_bytes()))
     }
 
     /// True if it has this container open.

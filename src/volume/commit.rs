@@ -20,6 +20,7 @@ use log::{debug, error, info, warn};
 use parking_lot::{Condvar, Mutex};
 
 use super::Volume;
+use super::garbage::GARBAGE_ROW;
 use super::open::Counters;
 use crate::env::Point;
 use crate::error::{Error, Result};
@@ -290,6 +291,7 @@ impl Volume {
         let written = Counters { txg, next: sealed.next, ..counters };
         batch.put(Table::Super, &b"counters"[..], written.encode());
         batch.put(Table::Super, &b"totals"[..], self.encode_totals());
+        batch.put(Table::Super, GARBAGE_ROW, self.garbage.encode());
         let rows = frozen.rows() + sealed.rows() + batch.changes.len();
         let (bytes, done) = self.write_batch(&[&frozen, &sealed, &batch]);
         drop(frozen);
@@ -369,6 +371,7 @@ impl Volume {
     }
 
     fn stop_threads(&self) {
+        self.wake_gc();
         self.signal.stop();
         self.reaper.stop();
         for thread in self.threads.lock().drain(..) {

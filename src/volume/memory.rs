@@ -65,7 +65,7 @@ impl Volume {
         add("name_hints", self.names.bytes() as u64, NameHints::BOUND as u64, "fixed");
         let snapshots = self.meta.read().snapshot_bytes() as u64;
         add("snapshots", snapshots, SNAPSHOTS_MAX as u64 * SNAPSHOT_BYTES_MAX, "fixed");
-        let marks = self.marks.read().as_ref().map_or(0, |marks| marks.bytes());
+        let marks = self.gate.marks_bytes();
         add("gc_marks", marks, self.store.next_ids().chunk.0.div_ceil(8) + 8, "one bit per chunk");
         let cache = limits.block_cache_bytes;
         add("block_cache", kv.block_cache_bytes, cache, "block_cache_bytes");

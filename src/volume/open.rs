@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use log::{debug, error, warn};
 use parking_lot::{Mutex, RwLock};
 
+use super::garbage::{GARBAGE_ROW, Garbage};
 use super::memory::Held;
 use super::reaps::ReapIndex;
 use super::space::ShardState;
@@ -165,6 +166,7 @@ impl Volume {
         config.check_shards(&names)?;
         let stats = Arc::new(Stats::default());
         load_totals(&meta, &stats)?;
+        let garbage = Garbage::load(meta.read().super_get(GARBAGE_ROW)?.as_deref());
         env.hit(Point::OpenStore)?;
         let bounds = store_options(&config, superblock.id, storage.bounds());
         let store = Store::open_with(
@@ -187,7 +189,7 @@ impl Volume {
             kv,
             meta,
             store,
-            gate: RwLock::new(()),
+            gate: super::Gate::new(),
             files: super::FileTable::default(),
             names: super::NameHints::default(),
             shards: RwLock::new(shards),
@@ -200,7 +202,7 @@ impl Volume {
             accepted: AtomicU64::new(0),
             meta_usable: AtomicU64::new(0),
             frozen: Mutex::new(None),
-            marks: RwLock::new(None),
+            garbage,
             upkeep: super::upkeep::Upkeep::default(),
             signal: Arc::default(),
             reaper: Arc::default(),
@@ -378,7 +380,8 @@ fn open_meta(kv: &Arc<dyn Kv>, dir: &Path, read_only: bool, met: &mut Vec<String
 fn store_options(config: &Config, volume: VolumeId, bounds: Bounds) -> StoreOptions {
     let limits = &config.limits;
     let mut options = StoreOptions::new(volume);
-    options.container_bytes = bounds.container_bytes;
+    let container_bytes = u32::try_from(limits.container_bytes).unwrap_or(u32::MAX);
+    options.container_bytes = bounds.container_bytes.min(container_bytes);
     options.cache_bytes = in_memory(limits.cache_bytes);
     options.queue_bytes = in_memory(limits.queue_bytes);
     if limits.workers > 0 {

@@ -76,8 +76,13 @@ impl ReapIndex {
         }
         Ok(match view.reap(ino)? {
             None => false,
-            Some(reap) => !reap.delete || self.nameless_trims.lock().contains(&ino),
+            Some(reap) => !reap.delete || self.is_nameless_trim(ino),
         })
+    }
+
+    /// True if an old tail of this file without a name is still to be removed.
+    pub(super) fn is_nameless_trim(&self, ino: Ino) -> bool {
+        self.nameless_trims.lock().contains(&ino)
     }
 
     /// True if `ino` waits for its last close, or for the reaper, to be removed.

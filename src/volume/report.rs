@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use super::Volume;
 use super::open::Counters;
 use super::upkeep::Verified;
+use super::{GcStatus, Volume};
 use crate::classify::Facts;
 use crate::error::Result;
 use crate::kv::Kv;
@@ -55,6 +55,8 @@ pub struct Status {
     pub verified: Verified,
     /// Its shards.
     pub shards: Vec<ShardInfo>,
+    /// Unused space, and what is done about it.
+    pub gc: GcStatus,
 }
 
 /// A shard and what it holds.
@@ -219,6 +221,7 @@ impl Volume {
             stored_bytes: all.bytes,
             verified: self.verified()?,
             shards: self.shards_with(&held),
+            gc: self.gc_status(),
         })
     }
 

@@ -96,8 +96,8 @@ impl Volume {
         for extent in extents {
             let head = clip(extent, 0..range.start);
             let tail = clip(extent, range.end..u64::MAX);
-            if head.is_none() {
-                edit.delete_extent(ino, extent.offset)?;
+            if head.is_none() && !edit.delete_extent(ino, extent.offset)? {
+                self.garbage.note_dropped(u64::from(extent.len));
             }
             for kept in head.iter().chain(&tail) {
                 edit.put_extent(ino, kept)?;

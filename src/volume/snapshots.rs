@@ -76,6 +76,7 @@ impl Volume {
                 ids.into_iter().for_each(|id| edit.delete_snapshot(id));
                 Ok(())
             })?;
+            self.garbage.note_snapshot_deleted();
         }
         self.env.hit(Point::SnapshotDelete)?;
         self.commit()

@@ -65,12 +65,14 @@ pub struct VolumeSpace {
 impl Volume {
     /// Lets a write of `len` bytes in, or says why not. May wait for a commit: memory is bounded.
     pub(super) fn admit_data(&self, len: usize) -> Result<()> {
+        self.garbage.note_foreground();
         self.throttle(WRITERS_SHARE)?;
         self.check_room(len as u64)
     }
 
     /// Lets a change of metadata in.
     pub(super) fn admit_change(&self) -> Result<()> {
+        self.garbage.note_foreground();
         self.throttle(WRITERS_SHARE)?;
         self.check_room(0)
     }
@@ -78,6 +80,32 @@ impl Volume {
     /// Lets a change in that gives space back: also on a full volume.
     pub(super) fn admit_removal(&self) -> Result<()> {
         self.throttle(REMOVALS_SHARE)
+    }
+
+    /// Lets gc store `len` bytes on a shard anew: it gives back more soon, so it may use half the
+    /// reserve, or a full volume could never be repacked.
+    pub(super) fn admit_repack(&self, id: ShardId, len: u64) -> Result<()> {
+        self.check_writable()?;
+        let shards = self.shards.read();
+        let Some(state) = shards.iter().find(|s| s.id == id) else { return Ok(()) };
+        let took = state.usable.fetch_update(Relaxed, Relaxed, |u| u.checked_sub(len));
+        if took.is_ok() && self.meta_usable.load(Relaxed) > 0 {
+            return Ok(());
+        }
+        let space = state.shard.space()?;
+        let pending = self.store.pending_bytes() as u64;
+        let reserve = self.config.limits.reserve_bytes.min(space.total_bytes / RESERVE_SHARE);
+        if space.free_bytes > reserve / 2 + pending + len {
+            return Ok(());
+        }
+        Err(Error::NoSpace { place: state.path.clone() })
+    }
+
+    /// True if less than a twentieth of the room, or than the reserve once more, is left.
+    pub(super) fn space_is_low(&self) -> bool {
+        let Ok(space) = self.space() else { return false };
+        let low = (space.total_bytes / 20).max(self.config.limits.reserve_bytes);
+        space.free_bytes < low.min(space.total_bytes / 4)
     }
 
     /// Metadata that is not committed: the open txg, the frozen one, and rows of new chunks.
@@ -119,6 +147,7 @@ impl Volume {
         if self.usable() > buffered + len {
             return Ok(());
         }
+        self.garbage.note_refused();
         let shards = self.shards.read();
         let places: Vec<&str> = shards.iter().map(|s| s.path.as_str()).collect();
         Err(Error::NoSpace { place: places.join(", ") })

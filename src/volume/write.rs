@@ -225,17 +225,24 @@ impl Volume {
         new: &[Extent],
         class: Option<ClassId>,
     ) -> Result<()> {
-        self.mark_live(new);
+        self.gate.mark(new.iter().map(|extent| extent.chunk));
         self.stage(|edit| {
             let Some(mut inode) = edit.view().inode(At::Live, ino)? else { return Ok(()) };
             let old = edit.view().extents(At::Live, ino, range.clone(), usize::MAX)?;
             let kept = super::extent::splice(&old, range, new);
+            let mut dropped = 0;
             for gone in old.iter().filter(|o| at_offset(&kept, o.offset).is_none()) {
-                edit.delete_extent(ino, gone.offset)?;
+                if !edit.delete_extent(ino, gone.offset)? {
+                    dropped += u64::from(gone.len);
+                }
             }
             for extent in kept.iter().filter(|k| at_offset(&old, k.offset) != Some(k)) {
-                edit.put_extent(ino, extent)?;
+                let before = at_offset(&old, extent.offset).filter(|b| b.chunk != extent.chunk);
+                if !edit.put_extent(ino, extent)? {
+                    dropped += before.map_or(0, |before| u64::from(before.len));
+                }
             }
+            self.garbage.note_dropped(dropped);
             let (before, after) = (mapped(&old), mapped(&kept));
             inode.mapped = inode.mapped + after - before;
             inode.class = class.unwrap_or(inode.class);

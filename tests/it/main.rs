@@ -12,6 +12,7 @@ mod media;
 mod model;
 mod mounted;
 mod protection;
+mod races;
 mod snapshots;
 mod testkit;
 mod volume;

@@ -4,6 +4,7 @@ mod commands;
 mod copying;
 mod daily;
 mod ends;
+mod gc;
 mod git;
 pub mod helper;
 mod kill;

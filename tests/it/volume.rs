@@ -4,6 +4,8 @@ mod bytes;
 mod classes;
 mod dedup;
 mod gc;
+mod gc_races;
+mod gc_runs;
 mod instants;
 mod memory;
 mod opening;
