@@ -212,12 +212,14 @@ impl Marking<'_> {
         Ok(unused)
     }
 
-    /// All containers.
+    /// All containers but those on shards that are away: what cannot be seen is left alone.
     ///
     /// # Errors
     /// `Kv`, `Corrupt`.
     pub fn containers(&self) -> Result<Vec<(ContainerId, ContainerRow)>> {
-        self.volume.store.containers()
+        let mut all = self.volume.store.containers()?;
+        all.retain(|(_, row)| !self.volume.store.is_away(row.shard));
+        Ok(all)
     }
 
     /// Raw bytes of the chunks in use that have their place in a container.

@@ -153,15 +153,14 @@ impl Volume {
     }
 
     /// The tables as the last commit left them; that is one made now, if it can be made. With it
-    /// the inodes without names that are open.
+    /// the inodes that are open.
     fn committed_state(&self) -> (Box<dyn Kv + '_>, HashSet<Ino>) {
         if let Err(cause) = self.commit() {
             debug!("Counting what the last commit knows cause={cause}");
         }
         // With the gate closed nobody but a user has a file open: the reaper does for its pieces.
         let _gate = self.gate.write();
-        let mut open = self.orphans.lock().clone();
-        open.retain(|ino| self.files.is_open(*ino));
+        let open = self.files.all_open();
         (self.kv.snapshot(), open)
     }
 }
