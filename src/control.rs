@@ -15,12 +15,12 @@ mod snapshots;
 pub use client::{Client, SOCKET_NAME};
 pub use ending::Ending;
 pub use protocol::{
-    ClassInfo, KeptSnapshot, Name, PROTOCOL_VERSION, PruneReport, PruneRequest, REQUEST_BYTES_MAX,
-    Reply, Request, Response, SnapshotInfo, SnapshotSpace, decode_reply, decode_request,
-    encode_reply, encode_request,
+    ClassInfo, Name, PROTOCOL_VERSION, REQUEST_BYTES_MAX, Reply, Request, Response, SnapshotInfo,
+    decode_reply, decode_request, encode_reply, encode_request,
 };
 pub use scrubs::{ScrubAnswer, ScrubRequest};
 pub use server::{CONNECTIONS_MAX, Serve, Server};
+pub use snapshots::{KeptSnapshot, PruneReport, PruneRequest, SnapshotSpace};
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -161,6 +161,7 @@ pub fn serve_request(
         | Request::SnapshotLock { .. }
         | Request::Prune(_)) => snapshots::serve(volume, request, progress)?,
         Request::Status => {
+            volume.look_after_shards();
             let mut status = volume.status()?;
             status.mounted_on = mounted.map(|m| m.mountpoint.to_string_lossy().into_owned());
             Response::Status(Box::new(status))
@@ -173,7 +174,10 @@ pub fn serve_request(
             let (at, path) = place(volume, mounted, &path.0, snapshot.as_ref())?;
             Response::Explanation(Box::new(volume.explain(at, path)?))
         }
-        Request::ShardList => Response::Shards(volume.shard_list()?),
+        Request::ShardList => {
+            volume.look_after_shards();
+            Response::Shards(volume.shard_list()?)
+        }
         Request::ShardAdd { path, name, weight } => {
             let path = Path::new(OsStr::from_bytes(&path.0));
             Response::Shard(volume.shard_add(path, &name, weight)?)

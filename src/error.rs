@@ -173,6 +173,12 @@ pub enum Error {
         /// A whole sentence with the way out.
         what: String,
     },
+    /// A shard that the volume has is not there now; it may come back.
+    #[error("{what}")]
+    ShardMissing {
+        /// A whole sentence that names the shard, with the way out.
+        what: String,
+    },
     /// What another process of this program answered: any of the above, as text.
     #[error("{what}")]
     Remote {
@@ -222,7 +228,11 @@ impl Error {
     pub fn is_fault(&self) -> bool {
         matches!(
             self,
-            Self::Corrupt { .. } | Self::Io { .. } | Self::Kv { .. } | Self::Poisoned { .. }
+            Self::Corrupt { .. }
+                | Self::Io { .. }
+                | Self::Kv { .. }
+                | Self::Poisoned { .. }
+                | Self::ShardMissing { .. }
         )
     }
 
@@ -265,6 +275,7 @@ impl Error {
             | Self::Unknown { .. }
             | Self::Mount { .. }
             | Self::Shard { .. }
+            | Self::ShardMissing { .. }
             | Self::Remote { .. } => libc::EIO,
         }
     }
@@ -280,7 +291,7 @@ impl Error {
             Self::Busy { .. } => 6,
             Self::Mount { .. } => 7,
             Self::Config { .. } => 8,
-            Self::Shard { .. } => 9,
+            Self::Shard { .. } | Self::ShardMissing { .. } => 9,
             Self::NoSpace { .. } | Self::ReadOnly { .. } | Self::Poisoned { .. } => 10,
             Self::Io { source, .. }
                 if matches!(source.raw_os_error(), Some(libc::ENOSPC | libc::EROFS)) =>

@@ -85,6 +85,14 @@ pub trait Shard: Send + Sync {
     /// Shares the bound on append buffers with other shards, before anything is appended.
     fn share_budget(&self, _budget: &Arc<AppendBudget>) {}
 
+    /// Is it still there, and still itself?
+    ///
+    /// # Errors
+    /// `ShardMissing`, or why nobody can tell.
+    fn probe(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Where it is, for messages.
     fn place(&self) -> String;
 }

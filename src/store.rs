@@ -20,6 +20,7 @@
 //! | queue, cache  | themselves, briefly             | nothing              |
 
 mod audit;
+mod away;
 mod cache;
 mod commit;
 mod container;
@@ -201,10 +202,10 @@ impl Store {
         Ok(Self { core, workers })
     }
 
-    /// Adds a shard, or one that was missing when the volume was opened.
+    /// Adds a shard, or one that was away.
     ///
     /// # Errors
-    /// As [`Store::open`].
+    /// As [`Store::open`]; `Busy` while something written to it before it went is not committed.
     pub fn add_shard(&self, id: ShardId, shard: Arc<dyn Shard>) -> Result<()> {
         self.core.attach(id, shard)
     }
@@ -245,6 +246,7 @@ impl Store {
                 pending.commits
             };
             let row = self.core.fingerprint_row(fingerprint);
+            let row = row.map(|row| self.core.distrust_away(row));
             let mut pending = self.core.pending.lock();
             if pending.commits != commits {
                 // A commit came between: what was pending may be in the database now.

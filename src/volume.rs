@@ -41,6 +41,7 @@ mod reaps;
 mod rebuild;
 mod report;
 mod resize;
+mod shards;
 mod snapshots;
 mod space;
 mod storage;
@@ -110,7 +111,8 @@ pub struct Volume {
     gate: Gate,
     files: FileTable,
     names: NameHints,
-    shards: RwLock<Vec<space::ShardState>>,
+    shards: RwLock<Vec<shards::ShardState>>,
+    last_look: shards::LastLook,
     /// What is still to be removed: tails of files, and inodes without names.
     reaps: ReapIndex,
     /// Counters of memory.

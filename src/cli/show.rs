@@ -70,7 +70,7 @@ fn to_seconds(iso: &str) -> String {
 }
 
 fn shards(list: &[ShardInfo]) -> String {
-    let mut table = Table::new(&[
+    let mut columns = vec![
         ("SHARD", Left),
         ("ID", Right),
         ("WEIGHT", Right),
@@ -79,9 +79,14 @@ fn shards(list: &[ShardInfo]) -> String {
         ("FREE", Right),
         ("OF", Right),
         ("PATH", Left),
-    ]);
+    ];
+    let some_missing = list.iter().any(|shard| shard.missing.is_some());
+    if some_missing {
+        columns.push(("STATE", Left));
+    }
+    let mut table = Table::new(&columns);
     for shard in list {
-        table.row([
+        let mut row = vec![
             plain(&shard.name),
             shard.id.to_string(),
             shard.weight.to_string(),
@@ -90,7 +95,11 @@ fn shards(list: &[ShardInfo]) -> String {
             size(shard.free_bytes),
             size(shard.total_bytes),
             plain(&shard.path),
-        ]);
+        ];
+        if some_missing {
+            row.push(if shard.missing.is_some() { "missing" } else { "there" }.to_owned());
+        }
+        table.row(row);
     }
     table.render()
 }
@@ -104,6 +113,9 @@ fn status_text(status: &Status) -> String {
         (None, None) if read_only => "well, read-only".to_owned(),
         (None, None) => "well".to_owned(),
     };
+    let missing = status.shards.iter().filter(|shard| shard.missing.is_some());
+    let state = missing
+        .fold(state, |state, shard| format!("{state}; shard {} is missing", plain(&shard.name)));
     let mounted = match &status.mounted_on {
         Some(mountpoint) => format!("on {} by process {}", plain(mountpoint), status.pid),
         None => "no".to_owned(),

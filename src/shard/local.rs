@@ -39,6 +39,8 @@ const APPEND_BYTES: usize = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub struct LocalShard {
     dir: PathBuf,
+    volume: VolumeId,
+    id: ShardId,
     /// Last used at the end. Files are opened and removed under this lock, so that a removed
     /// container is never kept open.
     open: Mutex<Vec<(ContainerId, Arc<File>)>>,
@@ -97,8 +99,8 @@ impl LocalShard {
     /// Opens shard `id` of `volume` in `dir`.
     ///
     /// # Errors
-    /// `Shard` with the way out if the directory is missing, is no shard, or is another one;
-    /// `Unknown` if a newer program made it; `Io`.
+    /// `ShardMissing` with the way out if the directory is missing or is no shard; `Shard` if it is
+    /// another one; `Unknown` if a newer program made it; `Io`.
     pub fn open(dir: &Path, volume: VolumeId, id: ShardId) -> Result<Self> {
         Self::open_with(dir, volume, id, Faults::default())
     }
@@ -108,49 +110,11 @@ impl LocalShard {
     /// # Errors
     /// As [`LocalShard::open`].
     pub fn open_with(dir: &Path, volume: VolumeId, id: ShardId, faults: Faults) -> Result<Self> {
-        let shown = dir.display();
-        if !dir.is_dir() {
-            return Err(Error::Shard {
-                what: format!(
-                    "Directory {shown} of shard {id} is missing; mount the disk that holds it, or \
-                     see `stratafs shard --help` for moving a shard"
-                ),
-            });
-        }
-        let path = dir.join(MARKER);
-        let bytes = match read_at_most(&path, Marker::LEN + 1) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                return Err(Error::Shard {
-                    what: format!(
-                        "Directory {shown} holds no file {MARKER}, so it is not shard {id}; mount \
-                         the disk that holds the shard there"
-                    ),
-                });
-            }
-            Err(e) => return Err(failed("read", &path, e)),
-        };
-        let found = Marker::parse(&bytes, &path.display().to_string())?;
-        if found.volume != volume {
-            return Err(Error::Shard {
-                what: format!(
-                    "Directory {shown} is a shard of volume {}, not of {volume}; mount the right \
-                     disk there",
-                    found.volume
-                ),
-            });
-        }
-        if found.shard != id {
-            return Err(Error::Shard {
-                what: format!(
-                    "Directory {shown} is shard {}, not shard {id}, of this volume; mount the \
-                     right disk there",
-                    found.shard
-                ),
-            });
-        }
+        check_marker(dir, volume, id)?;
         Ok(Self {
             dir: dir.to_owned(),
+            volume,
+            id,
             open: Mutex::default(),
             tails: Tails::default(),
             budget: OnceLock::new(),
@@ -340,9 +304,59 @@ impl Shard for LocalShard {
         Ok(Space { total_bytes: space.total_bytes, free_bytes: space.free_bytes })
     }
 
+    fn probe(&self) -> Result<()> {
+        check_marker(&self.dir, self.volume, self.id)
+    }
+
     fn place(&self) -> String {
         self.dir.display().to_string()
     }
+}
+
+/// Is the directory shard `id` of `volume`?
+fn check_marker(dir: &Path, volume: VolumeId, id: ShardId) -> Result<()> {
+    let shown = dir.display();
+    if !dir.is_dir() {
+        return Err(Error::ShardMissing {
+            what: format!(
+                "Directory {shown} of shard {id} is missing; mount the disk that holds it, or \
+                 see `stratafs shard --help` for moving a shard"
+            ),
+        });
+    }
+    let path = dir.join(MARKER);
+    let bytes = match read_at_most(&path, Marker::LEN + 1) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            return Err(Error::ShardMissing {
+                what: format!(
+                    "Directory {shown} holds no file {MARKER}, so it is not shard {id}; mount \
+                     the disk that holds the shard there"
+                ),
+            });
+        }
+        Err(e) => return Err(failed("read", &path, e)),
+    };
+    let found = Marker::parse(&bytes, &path.display().to_string())?;
+    if found.volume != volume {
+        return Err(Error::Shard {
+            what: format!(
+                "Directory {shown} is a shard of volume {}, not of {volume}; mount the right \
+                 disk there",
+                found.volume
+            ),
+        });
+    }
+    if found.shard != id {
+        return Err(Error::Shard {
+            what: format!(
+                "Directory {shown} is shard {}, not shard {id}, of this volume; mount the \
+                 right disk there",
+                found.shard
+            ),
+        });
+    }
+    Ok(())
 }
 
 #[derive(Debug)]

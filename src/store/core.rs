@@ -41,8 +41,10 @@ pub(super) struct Core {
     pub(super) strays: Mutex<Vec<(ShardId, ContainerId)>>,
     /// False if table `damaged` is empty, as it nearly always is: nobody needs to ask it then.
     pub(super) has_damage: AtomicBool,
-    shards: RwLock<HashMap<ShardId, Arc<dyn Shard>>>,
-    writers: Mutex<HashMap<Lane, Arc<Mutex<Writer>>>>,
+    pub(super) shards: RwLock<HashMap<ShardId, Arc<dyn Shard>>>,
+    /// Shards that the volume has and that are not there now, with the sentence that says so.
+    pub(super) away: RwLock<HashMap<ShardId, String>>,
+    pub(super) writers: Mutex<HashMap<Lane, Arc<Mutex<Writer>>>>,
 }
 
 impl Core {
@@ -69,6 +71,7 @@ impl Core {
             has_damage: AtomicBool::new(true),
             faults,
             shards: RwLock::default(),
+            away: RwLock::default(),
             writers: Mutex::default(),
         }
     }
@@ -80,8 +83,11 @@ impl Core {
 
     pub(super) fn shard(&self, id: ShardId) -> Result<Arc<dyn Shard>> {
         let found = self.shards.read().get(&id).cloned();
-        found.ok_or_else(|| Error::Shard {
-            what: format!("Shard {id} is not there; see `stratafs shard list` for its place"),
+        found.ok_or_else(|| match self.away.read().get(&id) {
+            Some(why) => Error::ShardMissing { what: why.clone() },
+            None => Error::Shard {
+                what: format!("Shard {id} is not there; see `stratafs shard list` for its place"),
+            },
         })
     }
 
@@ -95,6 +101,7 @@ impl Core {
 
     pub(super) fn insert_shard(&self, id: ShardId, shard: Arc<dyn Shard>) {
         self.shards.write().insert(id, shard);
+        self.away.write().remove(&id);
     }
 
     /// The writer of a lane, made when it is first asked for.

@@ -427,7 +427,8 @@ impl Pending {
     }
 }
 
-/// A full disk may have room again; anything else needs the volume to be opened again.
+/// A full disk may have room again and a shard may come back; anything else needs the volume to be
+/// opened again.
 fn is_passing(cause: &Error) -> bool {
-    matches!(cause, Error::NoSpace { .. })
+    matches!(cause, Error::NoSpace { .. } | Error::ShardMissing { .. })
 }

@@ -129,7 +129,16 @@ impl Core {
         // The row was parsed: this is at most a frame's bound.
         let mut stored = vec![0; row.frame_len as usize];
         let place = self.shard(shard)?;
-        let read = place.read_at(row.container, u64::from(row.frame_offset), &mut stored);
+        let mut read = || place.read_at(row.container, u64::from(row.frame_offset), &mut stored);
+        let read = read().or_else(|error| match error {
+            // Nothing is said against a chunk whose whole shard is gone.
+            Error::NotFound { .. } | Error::Io { .. } if let Err(gone) = place.probe() => {
+                Err(Error::ShardMissing { what: gone.to_string() })
+            }
+            // It may just have come back.
+            Error::NotFound { .. } => read(),
+            error => Err(error),
+        });
         read.map_err(|error| match error {
             Error::NotFound { .. } => {
                 Error::corrupt(name_of(chunk, row.container, shard), "the container is missing")
@@ -151,7 +160,8 @@ impl Core {
     pub(super) fn note_damage(&self, chunk: ChunkNo, row: &ChunkRow, error: &Error) {
         let known = !self.mark_damage(chunk, row, error) || row.health == Health::Bad;
         let damage = matches!(error, Error::Corrupt { .. });
-        if error.is_fault() && !(damage && known) {
+        let away = matches!(error, Error::ShardMissing { .. });
+        if error.is_fault() && !(damage && known) && !away {
             log::error!(
                 "Chunk not readable chunk={chunk} container={} cause={error}",
                 row.container

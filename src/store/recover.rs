@@ -40,6 +40,13 @@ impl Core {
         if self.has_shard(id) {
             return Err(Error::Exists { what: format!("Shard {id}") });
         }
+        if !self.release(id) {
+            let what = format!(
+                "Shard {id} is back, but what was written to it before it went is \
+                               not committed yet"
+            );
+            return Err(Error::Busy { what });
+        }
         if self.options.read_only {
             self.insert_shard(id, shard);
             return Ok(());

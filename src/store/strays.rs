@@ -114,7 +114,8 @@ impl Core {
         let mut report = StrayReport::default();
         let strays = self.strays.lock().clone();
         for (shard_id, id) in strays {
-            let shard = self.shard(shard_id)?;
+            // One that is away keeps what it has.
+            let Ok(shard) = self.shard(shard_id) else { continue };
             let bytes = shard.len(id)?;
             let found = find_frames(&*shard, id, bytes)?;
             let mut needed = false;

@@ -202,6 +202,15 @@ impl Writer {
         self.current.as_ref().map(|open| (open.id, open.sealed_bytes()))
     }
 
+    /// Lets go of the open container, unless something in it is not committed: then false.
+    pub(super) fn release(&mut self) -> bool {
+        let committed = self.is_sealed();
+        if committed {
+            self.current = None;
+        }
+        committed
+    }
+
     /// True if it has this container open.
     pub(super) fn has(&self, id: ContainerId) -> bool {
         self.closing.iter().chain(&self.current).any(|container| container.id == id)

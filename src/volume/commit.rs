@@ -201,7 +201,8 @@ impl Volume {
     ///
     /// # Errors
     /// `Poisoned` with the first cause when this or an earlier commit failed; `NoSpace` when a
-    /// shard is full (the changes stay in memory and are tried again); `ReadOnly` when the volume
+    /// shard is full, `ShardMissing` when none is there (the changes stay in memory and are tried
+    /// again); `ReadOnly` when the volume
     /// was shut down before the changes were durable.
     pub fn commit(&self) -> Result<()> {
         if self.read_only {
@@ -244,6 +245,7 @@ impl Volume {
                 self.refresh_space();
                 e
             }
+            Error::Poisoned { .. } | Error::ShardMissing { .. } => e,
             e => self.poison(e),
         })
     }
@@ -394,6 +396,7 @@ impl Drop for Volume {
 fn commit_loop(signal: &CommitSignal, volume: &Weak<Volume>, interval: Duration) {
     while signal.next(interval) {
         let Some(volume) = volume.upgrade() else { return };
+        volume.look_after_shards_now_and_then();
         let result = volume.commit_now();
         match (&result, volume.last_failure()) {
             // Nothing is lost, and it is tried again and again: one line says it all.

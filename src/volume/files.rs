@@ -2,7 +2,7 @@
 //!
 //! Lock order: `commit gate` → a node's `state` → `meta`. The table's own lock is a leaf.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -87,6 +87,12 @@ impl FileTable {
     /// True while somebody has the inode open.
     pub(super) fn is_open(&self, ino: Ino) -> bool {
         self.nodes.lock().get(&ino).is_some_and(|entry| entry.opens > 0)
+    }
+
+    /// All inodes that somebody has open.
+    pub(super) fn all_open(&self) -> HashSet<Ino> {
+        let nodes = self.nodes.lock();
+        nodes.iter().filter(|(_, entry)| entry.opens > 0).map(|(ino, _)| *ino).collect()
     }
 
     /// True while more than one user has the inode open.

@@ -187,15 +187,18 @@ impl Marking<'_> {
         }
     }
 
-    /// Calls `each` for every committed container.
+    /// Calls `each` for every committed container but those on shards that are away: what cannot
+    /// be seen is left alone.
     ///
     /// # Errors
     /// `Kv`, `Corrupt`, what `each` says.
     pub fn each_container(
         &self,
-        each: impl FnMut(ContainerId, &ContainerRow) -> Result<()>,
+        mut each: impl FnMut(ContainerId, &ContainerRow) -> Result<()>,
     ) -> Result<()> {
-        self.volume.store.each_container(each)
+        let store = &self.volume.store;
+        store
+            .each_container(|id, row| if store.is_away(row.shard) { Ok(()) } else { each(id, row) })
     }
 
     /// The committed row of a container, if it is there.

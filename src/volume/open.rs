@@ -2,7 +2,6 @@
 
 use std::fs::{self, File, OpenOptions as FileOptions};
 use std::io::{ErrorKind, Read, Seek, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
@@ -13,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use super::garbage::{GARBAGE_ROW, Garbage};
 use super::memory::Held;
 use super::reaps::ReapIndex;
-use super::space::ShardState;
+use super::shards::{LastLook, ShardState, attach_all, open_shards};
 use super::storage::{Bounds, LocalStorage, Opening, Storage};
 use super::superblock::Superblock;
 use super::witness::{self, Witness};
@@ -32,8 +31,6 @@ use crate::types::{ChunkNo, ClassId, ContainerId, ShardId, VolumeId};
 
 /// Directory of the metadata database in the volume directory.
 pub(super) const META_DIR: &str = "meta";
-/// Directory of shard 0 in the volume directory.
-pub(super) const FIRST_SHARD_DIR: &str = "shards/0";
 /// Held, with flock, by the process that has the volume open; its text says who.
 const LOCK_FILE: &str = "lock";
 
@@ -160,23 +157,22 @@ impl Volume {
         let (meta, counters) =
             load_state(&kv, (&dir, superblock.id), options.read_only, &mut damage)?;
         let held = Held::new(&config.limits);
-        let shards = open_shards(&dir, superblock.id, &meta, &*storage, env)?;
-        shards.iter().for_each(|s| s.shard.share_budget(&held.append));
+        let mut shards = open_shards(&dir, superblock.id, &meta, &*storage, env)?;
         let names: Vec<&str> = shards.iter().map(|s| s.name.as_str()).collect();
         config.check_shards(&names)?;
-        let stats = Arc::new(Stats::default());
-        load_totals(&meta, &stats)?;
+        let stats = Arc::new(load_totals(&meta)?);
         let garbage = Garbage::load(meta.read().super_get(GARBAGE_ROW)?.as_deref());
         env.hit(Point::OpenStore)?;
         let bounds = store_options(&config, superblock.id, storage.bounds());
         let store = Store::open_with(
             Arc::clone(&kv),
-            shards.iter().map(|s| (s.id, Arc::clone(&s.shard))).collect(),
+            Vec::new(),
             StoreOptions { read_only: options.read_only, ..bounds },
             counters.next,
             Arc::clone(&stats),
             env.faults().clone(),
         )?;
+        attach_all(&store, &mut shards, &held.append)?;
         env.hit(Point::OpenThreads)?;
         let reaps = ReapIndex::load(&meta)?;
         let volume = Self {
@@ -193,6 +189,7 @@ impl Volume {
             files: super::FileTable::default(),
             names: super::NameHints::default(),
             shards: RwLock::new(shards),
+            last_look: LastLook::default(),
             reaps,
             held,
             next_ino: AtomicU64::new(counters.next_ino),
@@ -289,7 +286,7 @@ impl Volume {
         self.env.hit(Point::ShardAddAttach)?;
         self.store.add_shard(id, Arc::clone(&shard))?;
         let place = path.display().to_string();
-        self.shards.write().push(ShardState::new(id, name.to_owned(), place, weight, shard));
+        self.shards.write().push(ShardState::new(id, name.to_owned(), place, weight, Ok(shard)));
         self.refresh_space();
         let list = self.shard_list()?;
         list.into_iter().find(|s| s.id == id.0).ok_or_else(|| Error::not_found("shard"))
@@ -390,15 +387,16 @@ fn store_options(config: &Config, volume: VolumeId, bounds: Bounds) -> StoreOpti
     options
 }
 
-fn load_totals(meta: &Meta, stats: &Stats) -> Result<()> {
-    let Some(row) = meta.read().super_get(b"totals")? else { return Ok(()) };
+fn load_totals(meta: &Meta) -> Result<Stats> {
+    let stats = Stats::default();
+    let Some(row) = meta.read().super_get(b"totals")? else { return Ok(stats) };
     let whole = read_totals(&row, |class, fields| {
         stats.class(class).load(&ClassTotals::from_fields(fields));
     });
     if !whole {
         warn!("Row totals does not read: statistics begin anew for some classes");
     }
-    Ok(())
+    Ok(stats)
 }
 
 /// Hands the classes of a row `totals` to `each`; false if it does not read to its end.
@@ -415,24 +413,6 @@ pub(super) fn read_totals(row: &[u8], mut each: impl FnMut(ClassId, &[u64])) -> 
         each(class, &fields);
     }
     true
-}
-
-pub(super) fn open_shards(
-    dir: &Path,
-    volume: VolumeId,
-    meta: &Meta,
-    storage: &dyn Storage,
-    env: &Env,
-) -> Result<Vec<ShardState>> {
-    let rows = meta.read().shards()?.into_iter();
-    let open = rows.map(|(id, row)| {
-        let inside = row.path.as_os_str().as_bytes().is_empty();
-        let path = if inside { dir.join(FIRST_SHARD_DIR) } else { row.path };
-        let shard = storage.open_shard(&path, volume, id, env.faults())?;
-        let place = path.display().to_string();
-        Ok(ShardState::new(id, row.name, place, row.weight, shard))
-    });
-    open.collect()
 }
 
 /// Takes the volume's lock and writes into it who has it.

@@ -78,6 +78,8 @@ pub struct ShardInfo {
     pub total_bytes: u64,
     /// What is free there.
     pub free_bytes: u64,
+    /// Why it is not there, if it is not.
+    pub missing: Option<String>,
 }
 
 /// What happened to the data of one class (cumulative), and what there is of it now.
@@ -237,7 +239,7 @@ impl Volume {
         let shards = self.shards.read();
         let info = shards.iter().map(|state| {
             let there = held.sum(|(shard, _)| shard == state.id);
-            let space = state.shard.space().ok();
+            let space = state.shard.as_ref().ok().and_then(|shard| shard.space().ok());
             ShardInfo {
                 id: state.id.0,
                 name: state.name.clone(),
@@ -247,6 +249,7 @@ impl Volume {
                 stored_bytes: there.bytes,
                 total_bytes: space.map_or(0, |s| s.total_bytes),
                 free_bytes: space.map_or(0, |s| s.free_bytes),
+                missing: state.shard.as_ref().err().cloned(),
             }
         });
         info.collect()

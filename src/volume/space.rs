@@ -5,8 +5,7 @@
 //! reserve keeps deleting, commits and unmounting possible. Free space is asked for after every
 //! commit and whenever 16 MiB were accepted since.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use log::warn;
 use serde::{Deserialize, Serialize};
@@ -14,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use super::Volume;
 use crate::classify::{ClassSpec, pick_shard};
 use crate::error::{Error, Result};
-use crate::shard::Shard;
 use crate::sys::disk;
 use crate::types::{Ino, ShardId};
 
@@ -27,29 +25,6 @@ const RESERVE_SHARE: u64 = 8;
 /// use more, so that writers cannot keep them out.
 const WRITERS_SHARE: u64 = 4;
 const REMOVALS_SHARE: u64 = 5;
-
-/// A shard as the volume knows it.
-pub(super) struct ShardState {
-    pub(super) id: ShardId,
-    pub(super) name: String,
-    pub(super) path: String,
-    pub(super) weight: u32,
-    pub(super) shard: Arc<dyn Shard>,
-    /// Free bytes beyond the reserve, when last asked.
-    usable: AtomicU64,
-}
-
-impl ShardState {
-    pub(super) fn new(
-        id: ShardId,
-        name: String,
-        path: String,
-        weight: u32,
-        shard: Arc<dyn Shard>,
-    ) -> Self {
-        Self { id, name, path, weight, shard, usable: AtomicU64::new(0) }
-    }
-}
 
 /// Room of the whole volume, for statfs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,7 +67,7 @@ impl Volume {
         if took.is_ok() && self.meta_usable.load(Relaxed) > 0 {
             return Ok(());
         }
-        let space = state.shard.space()?;
+        let space = state.get()?.space()?;
         let pending = self.store.pending_bytes() as u64;
         let reserve = self.config.limits.reserve_bytes.min(space.total_bytes / RESERVE_SHARE);
         if space.free_bytes > reserve / 2 + pending + len {
@@ -149,7 +124,12 @@ impl Volume {
         }
         self.garbage.note_refused();
         let shards = self.shards.read();
-        let places: Vec<&str> = shards.iter().map(|s| s.path.as_str()).collect();
+        let there = shards.iter().filter(|s| s.shard.is_ok());
+        let places: Vec<&str> = there.map(|s| s.path.as_str()).collect();
+        if places.is_empty() {
+            drop(shards);
+            return Err(self.no_shard());
+        }
         Err(Error::NoSpace { place: places.join(", ") })
     }
 
@@ -167,7 +147,11 @@ impl Volume {
         // On their way to one of the shards: which one does not matter, a reserve is no fine art.
         let pending = self.store.pending_bytes() as u64;
         for state in self.shards.read().iter() {
-            let usable = match state.shard.space() {
+            let Ok(shard) = &state.shard else {
+                state.usable.store(0, Relaxed);
+                continue;
+            };
+            let usable = match shard.space() {
                 Ok(space) => self.beyond_reserve(space.total_bytes, space.free_bytes),
                 Err(e) => {
                     warn!("Free space is unknown shard={} cause={e}", state.id);
@@ -197,14 +181,8 @@ impl Volume {
             Some(id) => id,
             None => {
                 self.refresh_space();
-                self.shard_with_room(spec, ino, len).or_else(|| self.roomiest()).ok_or_else(
-                    || Error::Shard {
-                        what: format!(
-                            "Volume {} has no shard; add one with `shard add`",
-                            self.dir.display()
-                        ),
-                    },
-                )?
+                let found = self.shard_with_room(spec, ino, len).or_else(|| self.roomiest());
+                found.ok_or_else(|| self.no_shard())?
             }
         };
         if let Some(chosen) = self.shards.read().iter().find(|s| s.id == id) {
@@ -230,7 +208,16 @@ impl Volume {
 
     fn roomiest(&self) -> Option<ShardId> {
         let shards = self.shards.read();
-        shards.iter().max_by_key(|s| s.usable.load(Relaxed)).map(|s| s.id)
+        let there = shards.iter().filter(|s| s.shard.is_ok());
+        there.max_by_key(|s| s.usable.load(Relaxed)).map(|s| s.id)
+    }
+
+    /// Why nothing can be stored: no shard is there.
+    fn no_shard(&self) -> Error {
+        let shards = self.shards.read();
+        let why: Vec<&str> =
+            shards.iter().filter_map(|s| s.shard.as_ref().err()).map(String::as_str).collect();
+        Error::ShardMissing { what: format!("No shard is there: {}", why.join("; ")) }
     }
 
     /// Room for statfs.
@@ -244,7 +231,8 @@ impl Volume {
             inodes_used: self.next_ino.load(Relaxed).saturating_sub(1),
         };
         for state in self.shards.read().iter() {
-            if let Ok(shard) = state.shard.space() {
+            let room = state.shard.as_ref().ok().and_then(|shard| shard.space().ok());
+            if let Some(shard) = room {
                 space.total_bytes += shard.total_bytes;
                 space.free_bytes += self.beyond_reserve(shard.total_bytes, shard.free_bytes);
             }

@@ -30,6 +30,7 @@ fn shard() -> ShardInfo {
         stored_bytes: 20 * MIB,
         total_bytes: 1000 * MIB,
         free_bytes: 500 * MIB,
+        missing: None,
     }
 }
 
