@@ -6,12 +6,14 @@
 //! with its fingerprint. A table that cannot be read to its end is a problem like others. Memory:
 //! 160 MB for 8 million chunks at a time, 60 MB for a million inodes at a time. Does not: repair.
 
+use std::collections::{BTreeSet, HashMap};
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::kv::Kv;
 use crate::meta;
-use crate::store;
+use crate::store::{self, Stray};
 use crate::types::ContainerId;
 use crate::volume::{DamagedFile, Volume};
 
@@ -76,6 +78,7 @@ pub fn run(
     report.add(volume.damage_at_opening().iter().cloned());
     progress("Checking chunks and containers");
     let containers = chunks(volume, &*state, &mut report);
+    report.add(strays(volume, &*state)?);
     progress("Checking names and extents");
     let audit = meta::audit(&*state, meta::PASS_INODES)?;
     report.inodes = audit.inodes;
@@ -85,11 +88,6 @@ pub fn run(
     report.more_problems += audit.more_problems;
     report.add(volume.check_counters(&*state, &audit)?);
     report.add(audit.problems);
-    // A crash leaves containers that a commit has forgotten; where nothing is missing, nobody needs
-    // them, and gc clears them. Where something is, they may hold it.
-    if report.problems.len() as u64 + report.more_problems > 0 {
-        report.add(strays(volume)?);
-    }
     if options.read_data {
         for (id, bytes) in &containers {
             progress(&format!("Reading container {id} of {}", containers.len()));
@@ -134,22 +132,30 @@ fn chunks(volume: &Volume, state: &dyn Kv, report: &mut CheckReport) -> Vec<(Con
     audit.containers
 }
 
-/// Container files that no row names. What is being written has its row after the next commit.
-fn strays(volume: &Volume) -> Result<Vec<String>> {
+/// Container files that no row names and that hold what extents refer to. What is being written has
+/// its row after the next commit; what nobody needs is a leftover that gc removes.
+fn strays(volume: &Volume, state: &dyn Kv) -> Result<Vec<String>> {
     let store = volume.store_for_check();
-    let before = match store.files_without_row() {
+    let before = match store.strays() {
         Ok(before) if before.is_empty() => return Ok(Vec::new()),
         Ok(before) => before,
         Err(e) => return Ok(vec![format!("Files without a row were not looked for: {e}")]),
     };
     volume.commit()?;
-    let after = store.files_without_row()?;
-    let stays = before.into_iter().filter(|file| after.contains(file));
-    Ok(stays
+    let after = store.strays()?;
+    let stays = before.iter().filter(|stray| after.iter().any(|other| other.id == stray.id));
+    let mut holders = HashMap::new();
+    for Stray { shard, id, chunks } in stays {
+        holders.extend(chunks.iter().map(|chunk| (*chunk, (*shard, *id))));
+    }
+    let mut needed = BTreeSet::new();
+    meta::each_reference(state, &mut |r| needed.extend(holders.get(&r.chunk)));
+    let needed = needed.into_iter();
+    Ok(needed
         .map(|(shard, id)| {
             format!(
-                "Container {id} on shard {shard} has no row; gc removes it if nothing needs it, \
-                 rebuild-index takes it back"
+                "Container {id} on shard {shard} has no row and holds what files need; unmount and \
+                 run `stratafs rebuild-index`"
             )
         })
         .collect())

@@ -63,7 +63,7 @@ pub use self::rebuild::{ChunkSet, OldContainers, Rebuild, Rebuilt, old_container
 pub use self::rows::{ChunkRow, ContainerRow, ContainerState, FingerprintRow, Health};
 pub use self::scan::{FrameScan, read_footer, scan_frames};
 pub use self::share::each_share;
-pub use self::strays::StrayReport;
+pub use self::strays::{Stray, StrayReport};
 pub use self::verify::{DamagedChunk, Report};
 
 use self::core::Core;

@@ -7,9 +7,10 @@ use crate::volume::{GcOutcome, GcStatus};
 
 /// The answer to `gc`.
 pub(super) fn text(report: &GcReport) -> String {
-    let (freed, pruned) = match report.dry_run {
-        true => ("Would free", "would be pruned; nothing was changed"),
-        false => ("Freed", "pruned"),
+    let (freed, pruned) = if report.dry_run {
+        ("Would free", "would be pruned; nothing was changed")
+    } else {
+        ("Freed", "pruned")
     };
     format!(
         "Found {} unused in {} chunks. {freed} {} in {} containers, storing {} anew; {} of {} \

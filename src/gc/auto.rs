@@ -20,7 +20,7 @@ const LEAST_BYTES: u64 = 64 * 1024 * 1024;
 /// It is worth it when this share of what is stored may be freed, whatever `auto_bytes` says.
 const WORTH_SHARE: u64 = 20;
 /// Least time between two runs when space is low.
-const LOW_INTERVAL: Duration = Duration::from_secs(60);
+const LOW_INTERVAL: Duration = Duration::from_mins(1);
 /// Deletions that never end delay a run by so many times `delay_secs` at most.
 const DELAYS_MAX: u32 = 10;
 /// How often it looks when `delay_secs` is 0.
@@ -126,7 +126,7 @@ fn is_due(
     reclaimable: u64,
     since: Option<Duration>,
 ) -> bool {
-    let interval = Duration::from_secs(60) * config.interval_mins;
+    let interval = Duration::from_mins(1) * config.interval_mins;
     let interval = if facts.space_is_low { interval.min(LOW_INTERVAL) } else { interval };
     if since.is_some_and(|since| since < interval) {
         return false;

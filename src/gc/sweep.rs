@@ -55,7 +55,7 @@ impl Run<'_> {
         let mut batch = Batch::default();
         for (done, entry) in (0..).zip(dead) {
             self.ticket.progress("freeing", done, dead.len() as u64);
-            self.list(marking, entry, &mut batch)?;
+            Self::list(marking, entry, &mut batch)?;
             if batch.chunks >= BATCH_CHUNKS {
                 self.free(marking, &mut batch, left)?;
             }
@@ -65,7 +65,7 @@ impl Run<'_> {
     }
 
     /// Adds a container to the batch, if it is still dead.
-    fn list(&self, marking: &Marking<'_>, entry: &Entry, batch: &mut Batch) -> Result<()> {
+    fn list(marking: &Marking<'_>, entry: &Entry, batch: &mut Batch) -> Result<()> {
         if let Some(chunks) = marking.dead_chunks(entry.id)? {
             // A container costs something even without chunks.
             batch.chunks += chunks.len() + 1;
@@ -152,7 +152,7 @@ impl Run<'_> {
         self.volume.env().hit(Point::GcEmptied)?;
         let mut batch = Batch::default();
         for entry in std::mem::take(emptied) {
-            self.list(marking, &entry, &mut batch)?;
+            Self::list(marking, &entry, &mut batch)?;
             if batch.chunks >= BATCH_CHUNKS {
                 self.free(marking, &mut batch, left)?;
             }

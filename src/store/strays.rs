@@ -25,6 +25,18 @@ pub struct StrayReport {
     pub needed: u64,
 }
 
+/// A container file without a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stray {
+    /// Where it lies.
+    pub shard: ShardId,
+    /// Its number.
+    pub id: ContainerId,
+    /// Numbers given before the last commit that have no other place. Nobody may need them: a
+    /// crash leaves files of containers that were freed.
+    pub chunks: Vec<ChunkNo>,
+}
+
 impl Store {
     /// Deletes the containers without a row that opening kept, unless they hold a live chunk that
     /// has no other place; with `look_only` it counts them. Call only when `is_live` knows every
@@ -41,12 +53,12 @@ impl Store {
     }
 
     /// Container files without a committed row that nobody writes to. Containers made meanwhile may
-    /// be among them: those that are still there after a commit are what a check should name.
+    /// be among them: those that are still there after a commit are what a check should look at.
     ///
     /// # Errors
     /// `Corrupt`, `Kv`, those of the shards.
-    pub fn files_without_row(&self) -> Result<Vec<(ShardId, ContainerId)>> {
-        self.core.files_without_row()
+    pub fn strays(&self) -> Result<Vec<Stray>> {
+        self.core.list_strays()
     }
 
     /// True if the chunk has a place, committed or not.
@@ -138,15 +150,24 @@ impl Core {
         Ok(report)
     }
 
-    /// Files on the shards that have no row and that no writer has open.
-    pub(super) fn files_without_row(&self) -> Result<Vec<(ShardId, ContainerId)>> {
+    fn list_strays(&self) -> Result<Vec<Stray>> {
         let mut found = Vec::new();
-        for (id, shard) in self.all_shards() {
-            for container in shard.list()? {
-                let open = || self.writers().iter().any(|w| w.lock().has(container));
-                if self.find_container(container)?.is_none() && !open() {
-                    found.push((id, container));
+        let horizon = self.next_ids().chunk;
+        for (shard_id, shard) in self.all_shards() {
+            for id in shard.list()? {
+                let open = || self.writers().iter().any(|w| w.lock().has(id));
+                if self.find_container(id)?.is_some() || open() {
+                    continue;
                 }
+                let frames = find_frames(&*shard, id, shard.len(id)?)?.frames;
+                let entries = frames.iter().flat_map(|frame| &frame.directory.entries);
+                let mut chunks = Vec::new();
+                for chunk in entries.map(|entry| entry.chunk).filter(|chunk| *chunk < horizon) {
+                    if self.is_only_in(chunk, id)? {
+                        chunks.push(chunk);
+                    }
+                }
+                found.push(Stray { shard: shard_id, id, chunks });
             }
         }
         Ok(found)

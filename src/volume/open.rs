@@ -163,11 +163,10 @@ impl Volume {
         let stats = Arc::new(load_totals(&meta)?);
         let garbage = Garbage::load(meta.read().super_get(GARBAGE_ROW)?.as_deref());
         env.hit(Point::OpenStore)?;
-        let bounds = store_options(&config, superblock.id, storage.bounds());
         let store = Store::open_with(
             Arc::clone(&kv),
             Vec::new(),
-            StoreOptions { read_only: options.read_only, ..bounds },
+            store_options(&config, superblock.id, storage.bounds(), options.read_only),
             counters.next,
             Arc::clone(&stats),
             env.faults().clone(),
@@ -374,9 +373,15 @@ fn open_meta(kv: &Arc<dyn Kv>, dir: &Path, read_only: bool, met: &mut Vec<String
     Ok(meta)
 }
 
-fn store_options(config: &Config, volume: VolumeId, bounds: Bounds) -> StoreOptions {
+fn store_options(
+    config: &Config,
+    volume: VolumeId,
+    bounds: Bounds,
+    read_only: bool,
+) -> StoreOptions {
     let limits = &config.limits;
     let mut options = StoreOptions::new(volume);
+    options.read_only = read_only;
     let container_bytes = u32::try_from(limits.container_bytes).unwrap_or(u32::MAX);
     options.container_bytes = bounds.container_bytes.min(container_bytes);
     options.cache_bytes = in_memory(limits.cache_bytes);

@@ -266,7 +266,7 @@ impl World {
         }
         {
             let mut database = self.database.lock().unwrap();
-            for (id, _) in &doomed {
+            for id in doomed.keys() {
                 drop_container(&mut database, *id);
             }
             for (chunk, content) in &new {

@@ -477,7 +477,7 @@ const PLANTS: &[Plant] = &[
             let id = u64::from_str_radix(path.file_stem().unwrap().to_str().unwrap(), 16).unwrap();
             t.delete(Table::Container, &id.to_be_bytes());
         },
-        &["has no row; gc removes it"],
+        &["has no row and holds what files need"],
     ),
     (
         "a file that is missing",

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::ScopedJoinHandle;
 
 use stratafs::gc;
 use stratafs::types::{At, Ino, Snapshot};
@@ -160,7 +161,7 @@ fn everything_at_once_beside_gc_stays_whole() {
                     }
                 }),
             ];
-            let ended: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
+            let ended: Vec<_> = writers.into_iter().map(ScopedJoinHandle::join).collect();
             done.store(true, Relaxed);
             others.into_iter().for_each(|other| other.join().unwrap());
             ended.into_iter().for_each(|ended| ended.unwrap());

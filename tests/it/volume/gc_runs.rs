@@ -21,8 +21,11 @@ fn look(t: &TestVolume) -> GcReport {
     gc::run_with(t, DRY, &mut |_| ()).unwrap()
 }
 
+/// Keys and values.
+type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// All rows of all tables.
-fn tables(t: &TestVolume) -> BTreeMap<&'static str, Vec<(Vec<u8>, Vec<u8>)>> {
+fn tables(t: &TestVolume) -> BTreeMap<&'static str, Rows> {
     let state = t.metadata_snapshot();
     let rows = |table| {
         let rows = state.scan(table, &KeyRange::all(), Order::Forward).map(Result::unwrap);
@@ -56,7 +59,7 @@ fn untidy(t: &TestVolume, seed: u64) {
         t.write_file(&name(n), &content(n));
     }
     t.snapshot_create(b"one").unwrap();
-    for n in (0..40).filter(|n| (n + seed) % 3 != 0) {
+    for n in (0..40).filter(|n| !(n + seed).is_multiple_of(3)) {
         t.remove(&name(n));
     }
     t.snapshot_create(b"two").unwrap();
@@ -64,7 +67,7 @@ fn untidy(t: &TestVolume, seed: u64) {
         t.write_file(&format!("/new{n}.bin"), &content(100 + n));
     }
     t.snapshot_delete([&b"one"[..], b"two"][seed as usize % 2]).unwrap();
-    for n in (0..10).filter(|n| (n + seed) % 2 == 0) {
+    for n in (0..10).filter(|n| (n + seed).is_multiple_of(2)) {
         t.remove(&format!("/new{n}.bin"));
     }
     if seed.is_multiple_of(3) {

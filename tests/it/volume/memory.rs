@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::ScopedJoinHandle;
 
 use stratafs::error::Error;
 use stratafs::stats::MemoryMap;
@@ -10,7 +11,8 @@ use stratafs::types::{At, Ino};
 use crate::testkit::{KIB, MIB, TestVolume, random_bytes, read_all, text_bytes};
 
 /// Keys of `[limits]` that bound something else than memory.
-const NOT_MEMORY: [&str; 3] = ["commit_interval_secs", "reserve_bytes", "workers"];
+const NOT_MEMORY: [&str; 4] =
+    ["commit_interval_secs", "container_bytes", "reserve_bytes", "workers"];
 /// Holders that only a mount has.
 const OF_MOUNTS: [&str; 2] = ["control", "fuse_buffers"];
 
@@ -40,8 +42,8 @@ fn every_limit_is_in_stats_with_its_bound() {
     .collect();
     let bounded = keys().into_iter().filter(|key| !NOT_MEMORY.contains(&&**key));
     assert!(bounded.eq(odd.keys().map(|key| (*key).to_owned())), "the example and this test");
-    let lines: String = odd.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
-    let t = TestVolume::with_config(&format!("[limits]\n{lines}"));
+    let lines: Vec<String> = odd.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+    let t = TestVolume::with_config(&format!("[limits]\n{}", lines.join("\n")));
     let memory = t.stats_report().unwrap().memory;
     let bound = |name: &str| memory[name].bound_bytes;
     let exact = [
@@ -132,7 +134,7 @@ fn no_bound_is_passed_under_load() {
                 })
             })
             .collect();
-        let ended: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
+        let ended: Vec<_> = workers.into_iter().map(ScopedJoinHandle::join).collect();
         done.store(true, Ordering::Relaxed);
         let most = watcher.join().expect("no bound is passed");
         ended.into_iter().for_each(|ended| ended.unwrap());
