@@ -87,7 +87,9 @@ mod tests {
         let buffers: Vec<_> = (0..4).map(|_| budget.take()).collect();
         let sizes: Vec<_> = buffers.iter().map(|buffer| buffer.bytes().len()).collect();
         assert_eq!(sizes, [PIECE, PIECE, SMALL_PIECE, SMALL_PIECE]);
-        assert!(buffers.iter().all(|buffer| (buffer.bytes().as_ptr() as usize) % BLOCK == 0));
+        assert!(
+            buffers.iter().all(|buffer| (buffer.bytes().as_ptr() as usize).is_multiple_of(BLOCK))
+        );
         assert!(budget.bytes() <= budget.most(2));
         drop(buffers);
         assert_eq!(budget.bytes(), 0);

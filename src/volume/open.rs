@@ -159,9 +159,8 @@ impl Volume {
         env.hit(Point::OpenShards)?;
         let (meta, counters) =
             load_state(&kv, (&dir, superblock.id), options.read_only, &mut damage)?;
-        let held = Held::new(&config.limits);
         let shards = open_shards(&dir, superblock.id, &meta, &*storage, env)?;
-        shards.iter().for_each(|s| s.shard.share_budget(&held.append));
+        let held = Held::new(&config.limits, &shards);
         let names: Vec<&str> = shards.iter().map(|s| s.name.as_str()).collect();
         config.check_shards(&names)?;
         let stats = Arc::new(Stats::default());
