@@ -258,16 +258,12 @@ impl Volume {
     /// # Errors
     /// `NotFound` when the inode is gone; `IsDirectory`; `Invalid` for special files.
     pub fn open_file(self: &Arc<Self>, at: At, ino: Ino) -> Result<OpenFile> {
-        let max = self.config.limits.open_files;
-        if self.held.opened.fetch_add(1, Ordering::Relaxed) >= max {
-            self.held.opened.fetch_sub(1, Ordering::Relaxed);
-            return Err(Error::TooManyOpen { max });
-        }
+        self.held.open_file(self.config.limits.open_files)?;
         let content = match at {
             At::Live => Content::Live(self.files.open(ino)),
             At::Epoch(epoch) => {
                 if !self.meta.try_pin(epoch) {
-                    self.held.opened.fetch_sub(1, Ordering::Relaxed);
+                    self.held.close_file();
                     return Err(Error::Stale);
                 }
                 Content::Past(epoch)
@@ -416,7 +412,7 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        self.volume.held.opened.fetch_sub(1, Ordering::Relaxed);
+        self.volume.held.close_file();
         match &self.content {
             Content::Live(node) => self.volume.closed(node.ino),
             Content::Past(epoch) => self.volume.meta.unpin(*epoch),

@@ -6,8 +6,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use super::Volume;
 use super::hints::NameHints;
+use super::open::in_memory;
 use super::reaps::ReapIndex;
+use super::space::ShardState;
 use crate::config::Limits;
+use crate::error::{Error, Result};
 use crate::kv::KvUsage;
 use crate::limits::{NAME_BYTES_MAX, SNAPSHOTS_MAX};
 use crate::shard::AppendBudget;
@@ -38,10 +41,26 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn new(limits: &Limits) -> Self {
-        let append = AppendBudget::new(usize::try_from(limits.append_bytes).unwrap_or(usize::MAX));
+    /// Nothing yet; the shards share the bound on append buffers.
+    pub(super) fn new(limits: &Limits, shards: &[ShardState]) -> Self {
+        let append = AppendBudget::new(in_memory(limits.append_bytes));
+        shards.iter().for_each(|state| state.shard.share_budget(&append));
         let (opened, cutting, committing) = Default::default();
         Self { append, opened, cutting, committing }
+    }
+
+    /// Counts one more open file, unless there are `max`.
+    pub(super) fn open_file(&self, max: u64) -> Result<()> {
+        if self.opened.fetch_add(1, Relaxed) < max {
+            return Ok(());
+        }
+        self.close_file();
+        Err(Error::TooManyOpen { max })
+    }
+
+    /// Counts one less.
+    pub(super) fn close_file(&self) {
+        self.opened.fetch_sub(1, Relaxed);
     }
 }
 
