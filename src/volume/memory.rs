@@ -8,7 +8,6 @@ use super::Volume;
 use super::hints::NameHints;
 use super::open::in_memory;
 use super::reaps::ReapIndex;
-use super::space::ShardState;
 use crate::config::Limits;
 use crate::error::{Error, Result};
 use crate::kv::KvUsage;
@@ -41,10 +40,9 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Nothing yet; the shards share the bound on append buffers.
-    pub(super) fn new(limits: &Limits, shards: &[ShardState]) -> Self {
+    /// Nothing yet.
+    pub(super) fn new(limits: &Limits) -> Self {
         let append = AppendBudget::new(in_memory(limits.append_bytes));
-        shards.iter().for_each(|state| state.shard.share_budget(&append));
         let (opened, cutting, committing) = Default::default();
         Self { append, opened, cutting, committing }
     }

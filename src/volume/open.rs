@@ -156,13 +156,8 @@ impl Volume {
         env.hit(Point::OpenShards)?;
         let (meta, counters) =
             load_state(&kv, (&dir, superblock.id), options.read_only, &mut damage)?;
-<<<<<<< HEAD
         let held = Held::new(&config.limits);
         let mut shards = open_shards(&dir, superblock.id, &meta, &*storage, env)?;
-=======
-        let shards = open_shards(&dir, superblock.id, &meta, &*storage, env)?;
-        let held = Held::new(&config.limits, &shards);
->>>>>>> memory
         let names: Vec<&str> = shards.iter().map(|s| s.name.as_str()).collect();
         config.check_shards(&names)?;
         let stats = Arc::new(load_totals(&meta)?);
