@@ -63,13 +63,14 @@ fn prepare() -> Original {
     t.commit().unwrap();
     t.snapshot_create(b"old").unwrap();
     let old = live.clone();
-    // A container that is mostly dead makes gc close all of them.
+    // Closed containers have footers to damage.
     put(&t, &mut live, "/dead.zip", random_bytes(4, 400 * KIB));
     t.commit().unwrap();
     for path in ["/dead.zip", "/src/file7.rs"] {
         t.remove(path);
         live.remove(path);
     }
+    t.store_for_check().close_open();
     stratafs::gc::run(&t).unwrap();
     put(&t, &mut live, "/second.mp4", random_bytes(5, 500 * KIB));
     t.close();
