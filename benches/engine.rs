@@ -350,7 +350,7 @@ impl Chunks {
 
     fn commit(&self) {
         let sealed = self.store.seal().expect("a seal");
-        self.kv.write(sealed.changes.clone()).expect("a batch");
+        self.kv.write_parts(&[&sealed]).expect("a batch");
         self.store.committed(sealed);
     }
 }

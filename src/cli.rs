@@ -6,6 +6,7 @@
 
 mod args;
 mod format;
+mod gc;
 mod logging;
 mod mount;
 mod mount_options;
@@ -121,7 +122,9 @@ fn run(cli: Cli, line: &[OsString]) -> Result<u8> {
         Command::Class(command) => class_request(command)?,
         Command::Shard(command) => shard_request(command),
         Command::Check { volume, read_data } => (volume, Request::Check { read_data }),
-        Command::Gc(volume) => (volume, Request::Gc),
+        Command::Gc { volume, dry_run, min_dead } => {
+            (volume, Request::Gc { dry_run, min_dead_percent: min_dead })
+        }
     };
     let response = ask(&volume.volume, &request, output)?;
     print(&response, output)?;

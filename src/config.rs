@@ -9,6 +9,7 @@
 //! write the file. `toml` lives here. `docs/config.example.toml` shows every key.
 
 mod classes;
+mod gc;
 mod reader;
 mod rules;
 mod scrub;
@@ -20,6 +21,7 @@ pub use classes::{
     ADDED_IDS, ARCHIVE, BINARY, Chunking, ClassSpec, CodecSetting, DATABASE, DEFAULT_SHARD, IMAGE,
     LOG, MAIL, MEDIA, OFFICE, OTHER, SOURCE,
 };
+pub use gc::GcConfig;
 pub use rules::{MagicSpec, RuleSpec};
 pub use scrub::ScrubLimits;
 pub use size::{SIZE_FORMS, parse_size};
@@ -31,7 +33,7 @@ use toml::de::DeTable;
 
 use crate::config::reader::{Section, Source};
 use crate::error::{Error, Result};
-use crate::limits::CHUNK_BYTES_MAX;
+use crate::limits::{CHUNK_BYTES_MAX, CONTAINER_BYTES};
 
 /// Name of the file in the volume directory.
 pub const CONFIG_FILE: &str = "config.toml";
@@ -41,10 +43,15 @@ const MIB: u64 = 1024 * 1024;
 const MEMORY_BYTES_MAX: u64 = 1024 * 1024 * MIB;
 /// Smallest bound that still lets the part it bounds do its work.
 const MEMORY_BYTES_MIN: u64 = MIB;
+/// Smallest bound on uncommitted metadata: a change may bring half a megabyte, and some run at
+/// the same time.
+const OVERLAY_BYTES_MIN: u64 = 8 * MIB;
+/// Most open files: the most that one process may have on Linux by default is far below.
+const OPEN_FILES_MAX: i64 = 16 * 1024 * 1024;
 /// Most worker threads: no machine we know gains from more.
 const WORKERS_MAX: i64 = 256;
 
-/// Bounds on memory and time. The defaults sum up to 240 MiB and suit a machine with 512 MB.
+/// Bounds on memory and time. The defaults suit a machine with 512 MB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Longest time between two commits, 1..=3600.
@@ -53,18 +60,26 @@ pub struct Limits {
     pub dirty_bytes: u64,
     /// Written but not yet cut data of one file; at most `dirty_bytes`.
     pub file_dirty_bytes: u64,
-    /// Metadata of the open txg.
+    /// Metadata that is not committed: the open txg, and the one that is being committed.
     pub overlay_bytes: u64,
     /// Cache of decoded frames.
     pub cache_bytes: u64,
     /// Block cache of RocksDB.
     pub block_cache_bytes: u64,
+    /// Memtables of RocksDB; at least `overlay_bytes`, for one commit goes in as a whole.
+    pub write_buffer_bytes: u64,
     /// Raw bytes waiting for workers.
     pub queue_bytes: u64,
+    /// Buffers of the containers that are appended to.
+    pub append_bytes: u64,
+    /// Files open at a time, of the live tree and of snapshots.
+    pub open_files: u64,
     /// Kept free on every shard.
     pub reserve_bytes: u64,
     /// Threads that cut and compress; 0 is one per core.
     pub workers: usize,
+    /// A container is sealed when it reaches this.
+    pub container_bytes: u64,
 }
 
 impl Default for Limits {
@@ -76,9 +91,13 @@ impl Default for Limits {
             overlay_bytes: 48 * MIB,
             cache_bytes: 64 * MIB,
             block_cache_bytes: 48 * MIB,
+            write_buffer_bytes: 48 * MIB,
             queue_bytes: 16 * MIB,
+            append_bytes: 16 * MIB,
+            open_files: 32_768,
             reserve_bytes: 64 * MIB,
             workers: 0,
+            container_bytes: u64::from(CONTAINER_BYTES),
         }
     }
 }
@@ -92,6 +111,8 @@ pub struct Config {
     pub limits: Limits,
     /// Verification in the background.
     pub scrub: ScrubLimits,
+    /// When and how unused space is given back.
+    pub gc: GcConfig,
     /// All classes in id order: the built-in ones as the file changed them, and the added ones.
     pub classes: Vec<ClassSpec>,
     /// Rules in file order; the first that matches wins.
@@ -101,7 +122,14 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let (limits, classes) = (Limits::default(), classes::built_in());
-        Self { path: None, limits, scrub: ScrubLimits::default(), classes, rules: Vec::new() }
+        Self {
+            path: None,
+            limits,
+            gc: GcConfig::default(),
+            scrub: ScrubLimits::default(),
+            classes,
+            rules: Vec::new(),
+        }
     }
 }
 
@@ -140,7 +168,7 @@ impl Config {
             source.error(at, problem, "see docs/config.example.toml for the form")
         })?;
         let top = Section::new(source, "the top level".to_owned(), table.get_ref(), 0);
-        top.refuse_unknown(&["limits", "scrub", "classes", "rule"])?;
+        top.refuse_unknown(&["limits", "gc", "scrub", "classes", "rule"])?;
         let limits = match top.get("limits") {
             None => Limits::default(),
             Some(value) => {
@@ -151,6 +179,12 @@ impl Config {
             None => ScrubLimits::default(),
             Some(value) => {
                 scrub::read(&Section::from_value(source, "section [scrub]".to_owned(), value)?)?
+            }
+        };
+        let gc = match top.get("gc") {
+            None => GcConfig::default(),
+            Some(value) => {
+                gc::read(&Section::from_value(source, "section [gc]".to_owned(), value)?)?
             }
         };
         let classes = match top.get("classes") {
@@ -164,7 +198,7 @@ impl Config {
             None => Vec::new(),
             Some(value) => rules::read(source, value, &classes)?,
         };
-        Ok(Self { path: Some(path.to_owned()), limits, scrub, classes, rules })
+        Ok(Self { path: Some(path.to_owned()), limits, gc, scrub, classes, rules })
     }
 
     /// Refuses a class that names a shard which is not in `shards`.
@@ -202,16 +236,20 @@ impl Config {
 }
 
 fn read_limits(table: &Section<'_>) -> Result<Limits> {
-    const KEYS: [&str; 9] = [
+    const KEYS: [&str; 13] = [
         "commit_interval_secs",
         "dirty_bytes",
         "file_dirty_bytes",
         "overlay_bytes",
         "cache_bytes",
         "block_cache_bytes",
+        "write_buffer_bytes",
         "queue_bytes",
+        "append_bytes",
+        "open_files",
         "reserve_bytes",
         "workers",
+        "container_bytes",
     ];
     table.refuse_unknown(&KEYS)?;
     let default = Limits::default();
@@ -227,6 +265,17 @@ fn read_limits(table: &Section<'_>) -> Result<Limits> {
             return Err(table.error("file_dirty_bytes", problem, "one file is a part of all"));
         }
     };
+    let overlay_bytes =
+        memory("overlay_bytes", OVERLAY_BYTES_MIN)?.unwrap_or(default.overlay_bytes);
+    let write_buffer_bytes = match memory("write_buffer_bytes", OVERLAY_BYTES_MIN)? {
+        None => default.write_buffer_bytes.max(overlay_bytes),
+        Some(bytes) if bytes >= overlay_bytes => bytes,
+        Some(_) => {
+            let problem = "Key \"write_buffer_bytes\" is below \"overlay_bytes\"";
+            return Err(table.error("write_buffer_bytes", problem, "a commit goes in as a whole"));
+        }
+    };
+    let open_files = table.integer("open_files", 64..=OPEN_FILES_MAX)?;
     let secs = table.integer("commit_interval_secs", 1..=3600)?;
     let workers = table.integer("workers", 0..=WORKERS_MAX)?;
     let size = |key, default| Ok::<_, Error>(memory(key, MEMORY_BYTES_MIN)?.unwrap_or(default));
@@ -235,12 +284,19 @@ fn read_limits(table: &Section<'_>) -> Result<Limits> {
             .map_or(default.commit_interval_secs, |n| u32::try_from(n).expect("within 1..=3600")),
         dirty_bytes,
         file_dirty_bytes,
-        overlay_bytes: size("overlay_bytes", default.overlay_bytes)?,
+        overlay_bytes,
         cache_bytes: size("cache_bytes", default.cache_bytes)?,
         block_cache_bytes: size("block_cache_bytes", default.block_cache_bytes)?,
+        write_buffer_bytes,
+        append_bytes: memory("append_bytes", 2 * chunk)?.unwrap_or(default.append_bytes),
+        open_files: open_files
+            .map_or(default.open_files, |n| u64::try_from(n).expect("within 64..=OPEN_FILES_MAX")),
         queue_bytes: memory("queue_bytes", 2 * chunk)?.unwrap_or(default.queue_bytes),
         reserve_bytes: table.size("reserve_bytes", 0..=u64::MAX)?.unwrap_or(default.reserve_bytes),
         workers: workers
             .map_or(default.workers, |n| usize::try_from(n).expect("within 0..=WORKERS_MAX")),
+        container_bytes: table
+            .size("container_bytes", MIB..=u64::from(CONTAINER_BYTES))?
+            .unwrap_or(default.container_bytes),
     })
 }

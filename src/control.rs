@@ -15,12 +15,12 @@ mod snapshots;
 pub use client::{Client, SOCKET_NAME};
 pub use ending::Ending;
 pub use protocol::{
-    ClassInfo, KeptSnapshot, Name, PROTOCOL_VERSION, PruneReport, PruneRequest, REQUEST_BYTES_MAX,
-    Reply, Request, Response, SnapshotInfo, SnapshotSpace, decode_reply, decode_request,
-    encode_reply, encode_request,
+    ClassInfo, Name, PROTOCOL_VERSION, REQUEST_BYTES_MAX, Reply, Request, Response, SnapshotInfo,
+    decode_reply, decode_request, encode_reply, encode_request,
 };
 pub use scrubs::{ScrubAnswer, ScrubRequest};
 pub use server::{CONNECTIONS_MAX, Serve, Server};
+pub use snapshots::{KeptSnapshot, PruneReport, PruneRequest, SnapshotSpace};
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -30,13 +30,13 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::check::CheckOptions;
+use crate::check::{self, CheckOptions};
 use crate::config::{Chunking, ClassSpec, CodecSetting};
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::gc::{self, GcOptions};
 use crate::types::At;
 use crate::volume::{OpenOptions, Volume};
-use crate::{check, gc};
 
 /// How long a command waits for a volume that is locked but does not listen: between taking the
 /// lock and listening, and in the last commit, a mount does not.
@@ -70,6 +70,12 @@ impl Serve for MountedVolume {
         gone: &AtomicBool,
     ) -> Result<Response> {
         serve_request(&self.volume, Some(&self.mounted), request, progress, gone)
+    }
+
+    fn abandoned(&self, verb: &str) {
+        if verb == "gc" {
+            self.volume.stop_gc();
+        }
     }
 }
 
@@ -155,6 +161,7 @@ pub fn serve_request(
         | Request::SnapshotLock { .. }
         | Request::Prune(_)) => snapshots::serve(volume, request, progress)?,
         Request::Status => {
+            volume.look_after_shards();
             let mut status = volume.status()?;
             status.mounted_on = mounted.map(|m| m.mountpoint.to_string_lossy().into_owned());
             Response::Status(Box::new(status))
@@ -167,7 +174,10 @@ pub fn serve_request(
             let (at, path) = place(volume, mounted, &path.0, snapshot.as_ref())?;
             Response::Explanation(Box::new(volume.explain(at, path)?))
         }
-        Request::ShardList => Response::Shards(volume.shard_list()?),
+        Request::ShardList => {
+            volume.look_after_shards();
+            Response::Shards(volume.shard_list()?)
+        }
         Request::ShardAdd { path, name, weight } => {
             let path = Path::new(OsStr::from_bytes(&path.0));
             Response::Shard(volume.shard_add(path, &name, weight)?)
@@ -176,7 +186,10 @@ pub fn serve_request(
             let report = check::run(volume, CheckOptions { read_data }, progress)?;
             Response::Check(Box::new(report))
         }
-        Request::Gc => Response::Gc(Box::new(gc::run(volume)?)),
+        Request::Gc { dry_run, min_dead_percent } => {
+            let options = GcOptions { dry_run, min_dead_percent, automatic: false };
+            Response::Gc(Box::new(gc::run_with(volume, options, progress)?))
+        }
         Request::Scrub(request) => scrubs::serve(volume, mounted, request, progress, gone)?,
         Request::Umount { .. } => unreachable!("answered above"),
     })

@@ -45,6 +45,12 @@ pub enum Error {
     /// More hard links than `LINKS_MAX`.
     #[error("Too many links")]
     TooManyLinks,
+    /// More open files than the configuration allows.
+    #[error("{max} files are open; close some, or raise \"open_files\" in config.toml")]
+    TooManyOpen {
+        /// The bound.
+        max: u64,
+    },
     /// A file beyond `FILE_BYTES_MAX`.
     #[error("File is too large")]
     FileTooLarge,
@@ -167,6 +173,12 @@ pub enum Error {
         /// A whole sentence with the way out.
         what: String,
     },
+    /// A shard that the volume has is not there now; it may come back.
+    #[error("{what}")]
+    ShardMissing {
+        /// A whole sentence that names the shard, with the way out.
+        what: String,
+    },
     /// What another process of this program answered: any of the above, as text.
     #[error("{what}")]
     Remote {
@@ -216,7 +228,11 @@ impl Error {
     pub fn is_fault(&self) -> bool {
         matches!(
             self,
-            Self::Corrupt { .. } | Self::Io { .. } | Self::Kv { .. } | Self::Poisoned { .. }
+            Self::Corrupt { .. }
+                | Self::Io { .. }
+                | Self::Kv { .. }
+                | Self::Poisoned { .. }
+                | Self::ShardMissing { .. }
         )
     }
 
@@ -238,6 +254,7 @@ impl Error {
             Self::IsDirectory => libc::EISDIR,
             Self::NameTooLong { .. } => libc::ENAMETOOLONG,
             Self::TooManyLinks => libc::EMLINK,
+            Self::TooManyOpen { .. } => libc::ENFILE,
             Self::FileTooLarge => libc::EFBIG,
             Self::Invalid { .. } | Self::Config { .. } => libc::EINVAL,
             Self::Unsupported { .. } => libc::EOPNOTSUPP,
@@ -258,6 +275,7 @@ impl Error {
             | Self::Unknown { .. }
             | Self::Mount { .. }
             | Self::Shard { .. }
+            | Self::ShardMissing { .. }
             | Self::Remote { .. } => libc::EIO,
         }
     }
@@ -273,7 +291,7 @@ impl Error {
             Self::Busy { .. } => 6,
             Self::Mount { .. } => 7,
             Self::Config { .. } => 8,
-            Self::Shard { .. } => 9,
+            Self::Shard { .. } | Self::ShardMissing { .. } => 9,
             Self::NoSpace { .. } | Self::ReadOnly { .. } | Self::Poisoned { .. } => 10,
             Self::Io { source, .. }
                 if matches!(source.raw_os_error(), Some(libc::ENOSPC | libc::EROFS)) =>

@@ -29,6 +29,7 @@ use parking_lot::Mutex;
 
 use self::adapter::Adapter;
 use crate::error::{Error, Result};
+use crate::stats::MemoryUse;
 use crate::sys::mount::{self as sys_mount, FuseFlags, MountEntry};
 use crate::vfs::Vfs;
 
@@ -36,6 +37,9 @@ use crate::vfs::Vfs;
 const SUBTYPE: &str = "stratafs";
 /// A request costs two wakeups across processors; more loops than this did not serve more.
 const THREADS_MAX: usize = 4;
+/// Memory of a loop: a request and an answer of the largest size. Of the 16 MiB that fuser reserves
+/// for requests, the rest is never touched.
+const LOOP_BYTES: u64 = 2 * handshake::WRITE_BYTES_MAX as u64 + 64 * 1024;
 /// One loop may wait for a disk while the other answers from memory.
 const THREADS_MIN: usize = 2;
 /// The kernel sends RELEASE after close(2) has returned, so a mount looks busy a little longer.
@@ -129,6 +133,10 @@ pub fn mount(vfs: &Arc<Vfs>, options: &MountOptions) -> Result<Mounted> {
     let ours = sys_mount::mounted_at(&mountpoint).map_err(failed)?;
     let device = ours.map(|entry| entry.device).unwrap_or_default();
     raise_read_ahead(&device);
+    let loops = config(options).n_threads.unwrap_or(THREADS_MIN) as u64;
+    let buffers = loops * LOOP_BYTES;
+    let held = move || MemoryUse::new(buffers, buffers, "mount option threads");
+    vfs.volume().stats().holders.announce("fuse_buffers", held);
     info!("Volume mounted device={device}");
     Ok(Mounted { mountpoint, device, session: Mutex::new(Some(session)), by_helper })
 }

@@ -1,31 +1,61 @@
 //! Garbage collection: mark what extents refer to, free what nobody refers to.
 //!
-//! Containers without a live chunk are freed; of those that are mostly dead the live chunks are
-//! stored anew, under their numbers, and the container is freed then. Runs while the volume is in
-//! use; why that is safe is said in `volume/marks.rs`. Memory: one bit per chunk. After a crash at
-//! any point the next run starts anew: rows go in one commit and files only after it.
+//! A run prunes history that no snapshot shows, marks the chunks of all extents, adds up what is
+//! alive in each container, frees containers without live chunks, and repacks those that are mostly
+//! dead, most dead first: their live chunks are stored anew, under their numbers, and the container
+//! is freed then. Why nothing alive can die, whatever writes, finds duplicates, takes and deletes
+//! snapshots meanwhile, is said in `volume/gate.rs`. After a crash, or when it is stopped at any
+//! point, the next run starts anew: rows go in one commit and files only after it.
+//!
+//! Others come first (`pace`): work is done in pieces of about a millisecond; while calls of the
+//! file system are answered, each piece is followed by a rest; copying keeps to a rate and to a
+//! short queue. Walks hold no lock and pin no old state of the database. The gate is closed once
+//! per batch of containers, for a look at some thousand bits.
+//!
+//! Memory: one bit per chunk number and [`plan::ENTRY_BYTES`] per container, and some MiB for the
+//! batch at hand. Nothing grows with files, extents or snapshots.
 
-use log::{info, warn};
+mod auto;
+mod pace;
+mod plan;
+mod sweep;
+
+use std::time::Instant;
+
+use log::info;
 use serde::{Deserialize, Serialize};
+
+pub use auto::Keeper;
 
 use crate::env::Point;
 use crate::error::{Error, Result};
-use crate::store::ContainerState;
-use crate::types::ContainerId;
-use crate::volume::{Amount, Marking, Volume};
+use crate::volume::{
+    Amount, ChunkCount, GcOutcome, GcTicket, LookOnly, MarkResult, Marking, Pruned, RunResult,
+    Volume,
+};
+use pace::Pace;
+use plan::Plan;
 
-/// Rows looked at between two chances for others to run.
-const PIECE_ROWS: usize = 4096;
-/// A container is repacked when at most one in this many of its raw bytes is live: what is copied
-/// is then no more than what is gained, as in the cleaning of log-structured file systems
-/// (Rosenblum and Ousterhout, 1992).
-const REPACK_LIVE_SHARE: u64 = 2;
-/// Raw bytes copied between two commits: bounds what the store holds back until then.
-const REPACK_COMMIT_BYTES: u64 = 64 * 1024 * 1024;
+/// Rows looked at between two chances for others: about a millisecond.
+const PIECE_ROWS: usize = 1024;
 
-/// What a run did.
+/// How to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GcOptions {
+    /// Say what would be done, and change nothing.
+    pub dry_run: bool,
+    /// Repack containers of which at least this share is dead, in percent; the configuration's if
+    /// not given. Below 50 a run may copy more than it frees.
+    pub min_dead_percent: Option<u8>,
+    /// It begins by itself, and makes room for others.
+    pub automatic: bool,
+}
+
+/// What a run did, or would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GcReport {
+    /// True if nothing was done: this is what a run would do.
+    pub dry_run: bool,
     /// Chunks that are in use.
     pub chunks_marked: u64,
     /// Chunk numbers given out before the run.
@@ -36,131 +66,242 @@ pub struct GcReport {
     pub containers_freed: u64,
     /// Their bytes.
     pub freed_bytes: u64,
-    /// Raw bytes of live chunks that were stored anew to free their containers.
+    /// Of the containers freed: those with live chunks, which were stored anew.
+    pub containers_repacked: u64,
+    /// Raw bytes of these chunks.
     pub repacked_bytes: u64,
     /// Old versions dropped that no snapshot shows.
     pub history_pruned: u64,
+    /// Notes of changes dropped that no snapshot asks for.
+    pub changes_pruned: u64,
     /// Raw bytes of dead chunks that lie in containers with live ones.
     pub dead_bytes_left: u64,
+    /// Milliseconds that marking took, rests included.
+    pub mark_millis: u64,
+    /// Milliseconds of the whole run.
+    pub millis: u64,
+    /// The longest time for which all changes had to wait for the freeing of a batch.
+    pub longest_hold_micros: u64,
 }
 
-/// One run of gc.
+/// One run of gc as the configuration says.
 ///
 /// # Errors
-/// `Busy` if gc or check is running; `Poisoned`, `ReadOnly`, `Kv`, `Corrupt`, those of the shards.
+/// As [`run_with`].
 pub fn run(volume: &Volume) -> Result<GcReport> {
-    let mut report = GcReport::default();
-    volume.finish_removals()?;
-    let mut resume = None;
-    loop {
-        let (dropped, next) = volume.prune_piece(resume, PIECE_ROWS)?;
-        report.history_pruned += dropped as u64;
-        resume = next;
-        if resume.is_none() {
-            break;
-        }
+    run_with(volume, GcOptions::default(), &mut |_| ())
+}
+
+/// One run of gc. `progress` takes sentences for somebody who waits.
+///
+/// # Errors
+/// `Busy` if gc or check is running, or when the run was stopped; `Poisoned`, `ReadOnly`, `Kv`,
+/// `Corrupt`, those of the shards.
+pub fn run_with(
+    volume: &Volume,
+    options: GcOptions,
+    progress: &mut dyn FnMut(&str),
+) -> Result<GcReport> {
+    let alone = volume.maintenance()?;
+    let ticket = volume.gc_begins(options.automatic);
+    let mut run = Run {
+        volume,
+        options,
+        min_dead: options.min_dead_percent.unwrap_or(volume.config().gc.min_dead_percent),
+        pace: Pace::new(&ticket, volume.config().gc.repack_bytes_per_sec),
+        ticket: &ticket,
+        progress,
+        report: GcReport { dry_run: options.dry_run, ..GcReport::default() },
+    };
+    let begun = Instant::now();
+    let outcome = run.work(alone);
+    let mut report = run.report;
+    report.millis = millis(begun);
+    let result = RunResult {
+        outcome: match &outcome {
+            Ok(()) => GcOutcome::Done,
+            Err(_) if ticket.is_stopped() => GcOutcome::Stopped,
+            Err(_) => GcOutcome::Failed,
+        },
+        containers_freed: report.containers_freed,
+        freed_bytes: report.freed_bytes,
+        repacked_bytes: report.repacked_bytes,
+        ..RunResult::default()
+    };
+    if options.dry_run {
+        return outcome.map(|()| report);
     }
-    let env = volume.env();
-    env.hit(Point::GcPruned)?;
-    volume.commit()?;
-    let marking = volume.begin_marking()?;
-    let mut resume = marking.piece(None, PIECE_ROWS)?;
-    while resume.is_some() {
-        resume = marking.piece(resume, PIECE_ROWS)?;
-    }
-    env.hit(Point::GcSweep)?;
-    marking.check_places()?;
-    let strays = marking.free_strays()?;
-    report.containers_freed += strays.freed;
-    report.freed_bytes += strays.freed_bytes;
-    report.unused = marking.unused()?;
-    close_dead(volume, &marking)?;
-    sweep(volume, &marking, &mut report)?;
-    report.chunks_marked = marking.marks().count();
-    report.chunks_total = marking.marks().horizon().0;
-    drop(marking);
-    env.hit(Point::GcCommit)?;
-    volume.commit()?;
-    info!("Gc done containers={} bytes={}", report.containers_freed, report.freed_bytes);
+    let ended = ticket.ended(result);
+    outcome?;
+    ended?;
+    info!(
+        "Gc done marked={} of={} mark_ms={} longest_hold_us={} ms={}",
+        report.chunks_marked,
+        report.chunks_total,
+        report.mark_millis,
+        report.longest_hold_micros,
+        report.millis
+    );
     Ok(report)
 }
 
-/// Closes the containers that are still appended to if one of them is mostly dead: a small volume
-/// has no others.
-fn close_dead(volume: &Volume, marking: &Marking<'_>) -> Result<()> {
-    for (id, row) in marking.containers()? {
-        let open = row.state == ContainerState::Open && row.raw_bytes > 0;
-        if open && is_mostly_dead(marking.live_bytes(id)?, row.raw_bytes) {
-            marking.close_open();
-            return volume.commit();
-        }
-    }
-    Ok(())
+/// Drops history that no snapshot shows, without looking for dead chunks.
+///
+/// # Errors
+/// As [`run_with`].
+fn prune(volume: &Volume) -> Result<()> {
+    let _alone = volume.maintenance()?;
+    let ticket = volume.gc_begins(true);
+    let mut pace = Pace::new(&ticket, 0);
+    let (_, deleted) = ticket.hint();
+    prune_all(volume, &ticket, &mut pace, false, &mut |_| ())?;
+    ticket.pruned(deleted);
+    volume.commit()
 }
 
-fn is_mostly_dead(live: u64, raw: u64) -> bool {
-    live.saturating_mul(REPACK_LIVE_SHARE) <= raw
-}
-
-fn sweep(volume: &Volume, marking: &Marking<'_>, report: &mut GcReport) -> Result<()> {
-    let mut emptied: Vec<ContainerId> = Vec::new();
-    let mut copied = 0;
-    let mut full = false;
-    for (id, row) in marking.containers()? {
-        let live = marking.live_bytes(id)?;
-        if live == row.raw_bytes {
-            continue;
-        }
-        if marking.free_if_dead(id)? {
-            report.containers_freed += 1;
-            report.freed_bytes += row.bytes;
-            continue;
-        }
-        let sealed = row.state == ContainerState::Sealed;
-        if full || !sealed || !is_mostly_dead(live, row.raw_bytes) {
-            report.dead_bytes_left += row.raw_bytes.saturating_sub(live);
-            continue;
-        }
-        match marking.repack(id, &row) {
-            Ok(moved) => {
-                report.repacked_bytes += moved;
-                copied += moved;
-                emptied.push(id);
-            }
-            Err(e @ Error::NoSpace { .. }) => {
-                warn!("No room to repack container={id} cause={e}");
-                full = true;
-            }
-            Err(e) => return Err(e),
-        }
-        if copied >= REPACK_COMMIT_BYTES {
-            free_emptied(volume, marking, &mut emptied, report)?;
-            copied = 0;
-        }
-    }
-    free_emptied(volume, marking, &mut emptied, report)
-}
-
-/// Frees the containers whose live chunks have a new place, once that is durable.
-fn free_emptied(
+fn prune_all(
     volume: &Volume,
-    marking: &Marking<'_>,
-    emptied: &mut Vec<ContainerId>,
-    report: &mut GcReport,
+    ticket: &GcTicket<'_>,
+    pace: &mut Pace<'_>,
+    look_only: bool,
+    each: &mut dyn FnMut(&Pruned),
 ) -> Result<()> {
-    if emptied.is_empty() {
-        return Ok(());
-    }
-    volume.env().hit(Point::GcRepacked)?;
-    volume.commit()?;
-    volume.env().hit(Point::GcEmptied)?;
-    let rows = marking.containers()?;
-    for (id, row) in rows.iter().filter(|(id, _)| emptied.contains(id)) {
-        if marking.free_if_dead(*id)? {
-            report.containers_freed += 1;
-            report.freed_bytes += row.bytes;
+    let (mut resume, mut looked) = (None, 0);
+    loop {
+        let piece = volume.prune_piece(resume, PIECE_ROWS, look_only)?;
+        each(&piece);
+        looked += PIECE_ROWS as u64;
+        ticket.progress("pruning", looked, 0);
+        pace.breathe()?;
+        resume = piece.resume;
+        if resume.is_none() {
+            return Ok(());
         }
     }
-    emptied.clear();
-    Ok(())
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A run under way.
+struct Run<'a> {
+    volume: &'a Volume,
+    options: GcOptions,
+    min_dead: u8,
+    ticket: &'a GcTicket<'a>,
+    pace: Pace<'a>,
+    progress: &'a mut dyn FnMut(&str),
+    report: GcReport,
+}
+
+impl Run<'_> {
+    fn work(&mut self, alone: parking_lot::MutexGuard<'_, ()>) -> Result<()> {
+        let dry_run = self.options.dry_run;
+        if !dry_run {
+            self.volume.finish_removals()?;
+        }
+        // What just ended lies in memory yet; pruning looks at the database.
+        self.volume.commit()?;
+        let (_, deleted) = self.ticket.hint();
+        self.prune()?;
+        // With what pruning added to it, and the marking is going to see.
+        let hint = (self.ticket.hint().0, deleted);
+        let volume = self.volume;
+        volume.env().hit(Point::GcPruned)?;
+        let marking = volume.marking(alone, dry_run.then_some(LookOnly))?;
+        self.mark(&marking)?;
+        volume.env().hit(Point::GcSweep)?;
+        let plan = self.plan(&marking)?;
+        let found = MarkResult {
+            chunks_marked: self.report.chunks_marked,
+            chunks_total: self.report.chunks_total,
+            reclaimable_bytes: plan.freed_bytes(),
+            repack_bytes: plan.repacked_bytes(),
+            dead_bytes: plan.dead_bytes,
+            ..MarkResult::default()
+        };
+        self.ticket.marked(found, hint);
+        let dead_bytes = plan.dead_bytes;
+        if dry_run {
+            self.report.containers_freed += (plan.dead.len() + plan.repack.len()) as u64;
+            self.report.containers_repacked = plan.repack.len() as u64;
+            self.report.freed_bytes += plan.freed_bytes();
+            self.report.repacked_bytes = plan.repacked_bytes();
+            self.report.dead_bytes_left = dead_bytes - plan.dead_in_victims();
+            return Ok(());
+        }
+        let swept = self.sweep(&marking, plan);
+        self.report.longest_hold_micros =
+            u64::try_from(marking.longest_hold().as_micros()).unwrap_or(u64::MAX);
+        let left = swept?;
+        self.report.dead_bytes_left = dead_bytes - left.dead_freed;
+        volume.env().hit(Point::GcCommit)?;
+        self.ticket.left(left.reclaimable, left.repack, self.report.dead_bytes_left);
+        Ok(())
+    }
+
+    fn prune(&mut self) -> Result<()> {
+        (self.progress)("Pruning history that no snapshot shows");
+        let report = &mut self.report;
+        let dry_run = self.options.dry_run;
+        prune_all(self.volume, self.ticket, &mut self.pace, dry_run, &mut |piece| {
+            report.history_pruned += piece.history;
+            report.changes_pruned += piece.changes;
+        })
+    }
+
+    fn mark(&mut self, marking: &Marking<'_>) -> Result<()> {
+        (self.progress)("Marking the chunks in use");
+        let begun = Instant::now();
+        let (mut resume, mut looked) = (None, 0);
+        loop {
+            resume = marking.piece(resume, PIECE_ROWS)?;
+            looked += PIECE_ROWS as u64;
+            self.ticket.progress("marking", looked, 0);
+            if resume.is_none() {
+                break;
+            }
+            self.pace.breathe()?;
+        }
+        self.report.chunks_marked = marking.marks().count();
+        self.report.chunks_total = marking.marks().horizon().0;
+        self.report.mark_millis = millis(begun);
+        Ok(())
+    }
+
+    /// Adds up what is alive where, and chooses what is worth freeing.
+    fn plan(&mut self, marking: &Marking<'_>) -> Result<Plan> {
+        (self.progress)("Adding up what is in use in each container");
+        let mut tally = plan::Tally::of(marking)?;
+        let (mut count, total) = (ChunkCount::default(), self.report.chunks_total);
+        while marking.count_piece(&mut count, PIECE_ROWS, |id, raw| tally.add(id, raw))? {
+            self.ticket.progress("counting", count.next().0.min(total), total);
+            self.pace.breathe()?;
+        }
+        marking.check_places(&count)?;
+        self.report.unused = count.unused;
+        let strays = marking.free_strays()?;
+        self.report.containers_freed += strays.freed;
+        self.report.freed_bytes += strays.freed_bytes;
+        let open = tally.mostly_dead_open(self.min_dead);
+        if !open.is_empty() {
+            if self.options.dry_run {
+                tally.assume_closed(&open, &marking.if_closed());
+            } else {
+                marking.close(&open)?;
+                tally.refresh(&open, marking)?;
+            }
+        }
+        Ok(tally.plan(self.min_dead))
+    }
+}
+
+/// What is said when a run was stopped.
+fn stopped() -> Error {
+    Error::Busy {
+        what: "Gc was stopped before its end, by an unmount or by another command; what it freed \
+               stays free, and the next run does the rest"
+            .to_owned(),
+    }
 }

@@ -48,6 +48,8 @@ pub struct Target<'a> {
     pub class: &'a ClassSpec,
     /// The shard chosen for it.
     pub shard: ShardId,
+    /// New chunks are copied; else they keep the buffer they lie in until they are written.
+    pub copy: bool,
 }
 
 /// Cuts `data`, which begins at byte `offset` of its file, and stores what is new.
@@ -82,7 +84,9 @@ pub fn ingest(
         let start = segment.range.start;
         let mut at = start;
         for len in cuts {
-            let put = store.put(data.slice(at..at + len), hint)?;
+            let raw = data.slice(at..at + len);
+            let raw = if target.copy { Bytes::copy_from_slice(&raw) } else { raw };
+            let put = store.put(raw, hint)?;
             done.push(at..at + len, Some(put.chunk));
             at += len;
         }

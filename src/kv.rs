@@ -5,11 +5,13 @@
 //! Does not: know what a key or value means, keep versions, cache rows above RocksDB's own caches.
 //! `rocksdb` lives here and nowhere else.
 
+mod bulk;
 mod memory;
 mod rocks;
 #[cfg(test)]
 mod tests;
 
+pub use bulk::RowSink;
 pub use memory::MemoryKv;
 pub use rocks::{RocksKv, RocksOptions};
 
@@ -181,13 +183,49 @@ impl Batch {
     }
 }
 
+/// Hears of a change: table, key, and the new value or `None` to delete.
+pub type EachChange<'a> = dyn FnMut(Table, &[u8], Option<&[u8]>) + 'a;
+
+/// Changes that lie where they were made, so that writing them needs no copy of them all.
+pub trait Changes {
+    /// Hands over each change in order.
+    fn each(&self, change: &mut EachChange<'_>);
+
+    /// Most bytes they take in memory once they are written: room is made for them beforehand.
+    fn bytes(&self) -> usize;
+}
+
+/// What RocksDB adds to a row in a memtable, at most: a node of a skip list, lengths, a sequence.
+const ROW_BYTES: usize = 64;
+
+impl Changes for Batch {
+    fn each(&self, change: &mut EachChange<'_>) {
+        for Change { table, key, value } in &self.changes {
+            change(*table, key, value.as_deref());
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let value = |change: &Change| change.value.as_ref().map_or(0, |value| value.len());
+        self.changes.iter().map(|change| ROW_BYTES + change.key.len() + value(change)).sum()
+    }
+}
+
 /// Sizes of the database, for `stats`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KvUsage {
     /// Bytes of its files: tables, log and what belongs to them.
     pub disk_bytes: u64,
-    /// Bytes held in memory (write buffers, caches, filters).
+    /// Bytes held in memory: the sum of those below.
     pub memory_bytes: u64,
+    /// Memtables: what was written and is not yet in a table file.
+    pub write_buffer_bytes: u64,
+    /// Memtables that are in a table file by now, and that a scan still reads.
+    pub scanned_buffer_bytes: u64,
+    /// Cached blocks, indexes and filters.
+    pub block_cache_bytes: u64,
+    /// What open table files keep outside of the cache.
+    pub reader_bytes: u64,
 }
 
 /// An ordered, transactional set of tables.
@@ -201,12 +239,32 @@ pub trait Kv: Send + Sync {
     /// The rows of `range`. The iterator sees one consistent state of the database, taken now.
     fn scan(&self, table: Table, range: &KeyRange, order: Order) -> Rows<'_>;
 
+    /// As [`Kv::scan`] forward, for passes over whole tables: what others have in caches stays.
+    fn scan_once(&self, table: Table, range: &KeyRange) -> Rows<'_> {
+        self.scan(table, range, Order::Forward)
+    }
+
     /// Applies the whole batch or nothing, durable on return.
     ///
     /// # Errors
     /// `NoSpace`: whether the batch was written is unknown, and the very same batch may be tried
     /// again. `Kv`: the caller must treat the database as unusable for writing afterwards.
     fn write(&self, batch: Batch) -> Result<()>;
+
+    /// As [`Kv::write`], for several parts that together are one batch; later ones win.
+    ///
+    /// # Errors
+    /// As [`Kv::write`].
+    fn write_parts(&self, parts: &[&dyn Changes]) -> Result<()> {
+        let mut batch = Batch::default();
+        for part in parts {
+            part.each(&mut |table, key, value| match value {
+                Some(value) => batch.put(table, key, value),
+                None => batch.delete(table, key),
+            });
+        }
+        self.write(batch)
+    }
 
     /// Sizes for `stats`.
     fn usage(&self) -> KvUsage;

@@ -4,7 +4,7 @@
 //! hold one lock); what a snapshot or a pinned epoch can see stays readable until it is deleted or
 //! unpinned; a row's older version moves to `history` the first time it changes after a snapshot.
 //! Relies on: `volume` for the rules between rows (links, sizes, extents that do not overlap) and
-//! for the commit: [`Meta::freeze`], write [`Meta::frozen_batch`], [`Meta::committed`].
+//! for the commit: [`Meta::freeze`], write [`Meta::frozen`], [`Meta::committed`].
 //! Does not: write to the database, know what a chunk number stands for, delete a file's extents
 //! with the file (see [`Reap`]).
 //!
@@ -42,10 +42,11 @@ pub use lives::{Life, extent_lives, snapshots};
 pub use record::{Reap, ShardRow};
 pub use reverse::{Extents, Reference, Reverse};
 pub use view::View;
+pub use walk::{DeadRow, DeadRows};
 
 use crate::error::{Error, Result};
-use crate::kv::{Batch, Kv, Table};
-use crate::types::Epoch;
+use crate::kv::{Batch, Changes, EachChange, Kv, Table};
+use crate::types::{ChunkNo, Epoch, Ino};
 
 use state::State;
 
@@ -92,8 +93,14 @@ impl Meta {
 
     /// Approximate memory of the changes that are not yet in the database.
     pub fn overlay_bytes(&self) -> usize {
+        let (open, frozen) = self.uncommitted_bytes();
+        open + frozen
+    }
+
+    /// The same, apart: the open txg, and the one that is being committed.
+    pub fn uncommitted_bytes(&self) -> (usize, usize) {
         let state = self.state.read();
-        state.open.bytes() + state.frozen.as_ref().map_or(0, overlay::Overlay::bytes)
+        (state.open.bytes(), state.frozen.as_ref().map_or(0, |frozen| frozen.bytes()))
     }
 
     /// Ends the open txg: its changes are frozen until [`Meta::committed`].
@@ -103,12 +110,18 @@ impl Meta {
     pub fn freeze(&self) {
         let mut state = self.state.write();
         assert!(state.frozen.is_none(), "one txg commits at a time");
-        state.frozen = Some(std::mem::take(&mut state.open));
+        state.frozen = Some(Arc::new(std::mem::take(&mut state.open)));
     }
 
-    /// The frozen changes, to be written. Readers go on seeing them as changes.
+    /// The frozen changes, to be written. Readers go on seeing them as changes, and nobody waits
+    /// while they are looked at.
+    pub fn frozen(&self) -> Frozen {
+        Frozen(self.state.read().frozen.as_ref().map(Arc::clone).unwrap_or_default())
+    }
+
+    /// A copy of them.
     pub fn frozen_batch(&self) -> Batch {
-        self.state.read().frozen.as_ref().map(overlay::Overlay::to_batch).unwrap_or_default()
+        self.frozen().0.to_batch()
     }
 
     /// The frozen changes are in the database now: forget them.
@@ -146,28 +159,86 @@ impl Meta {
         self.state.write().unprotect(epoch);
     }
 
-    /// One bounded piece of pruning: looks at up to `limit` rows of `history` and `change` and
-    /// stages the deletion of those that no snapshot and no pin needs. Returns how many it dropped
-    /// and where to go on; `None` when it reached the end.
+    /// One bounded piece of pruning: looks at up to `limit` committed rows of `history` and
+    /// `change` for those that no snapshot and no pin needs. Blocks nobody. Nobody will need them
+    /// later either, so [`Meta::drop_rows`] may follow at any time.
     ///
     /// # Errors
     /// `Corrupt`, `Kv`.
-    pub fn prune_history(
+    pub fn find_dead(&self, resume: Option<Vec<u8>>, limit: usize) -> Result<DeadRows> {
+        let protected = self.state.read().protected();
+        walk::find_dead(&protected, &*self.kv, resume, limit)
+    }
+
+    /// Stages the deletion of rows that [`Meta::find_dead`] found. Readers wait meanwhile.
+    pub fn drop_rows(&self, rows: &[DeadRow]) {
+        let mut state = self.state.write();
+        for row in rows {
+            state.open.set(row.table, &row.key, None);
+        }
+    }
+
+    /// One piece of all committed references: hands the chunks of up to `limit` extents, live ones
+    /// first, then old ones, to `each`, and returns where to go on (`None` at the end). Blocks
+    /// nobody. A reference that was committed before the first piece is met, wherever it moves
+    /// meanwhile; of one that is made later, the caller must know by itself.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Kv`.
+    pub fn chunk_refs(
         &self,
         resume: Option<Vec<u8>>,
         limit: usize,
-    ) -> Result<(usize, Option<Vec<u8>>)> {
-        // Two steps, so that readers wait only for the second: what nobody needs now, nobody will
-        // need later, because a new snapshot sees only newer rows.
-        let (dead, resume) = {
-            let state = self.state.read();
-            walk::find_dead(&state, &*self.kv, resume, limit)?
-        };
-        let mut state = self.state.write();
-        for (table, key) in &dead {
-            state.open.set(*table, key, None);
-        }
-        Ok((dead.len(), resume))
+        each: &mut dyn FnMut(ChunkNo),
+    ) -> Result<Option<Vec<u8>>> {
+        walk::chunks(&*self.kv, resume, limit, &mut |seen| each(seen.extent.chunk))
+    }
+
+    /// As [`Meta::chunk_refs`], without what would be gone after pruning and after the reaper has
+    /// removed what `gone` says: the extents of an inode from this offset on.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Kv`.
+    pub fn needed_chunk_refs(
+        &self,
+        resume: Option<Vec<u8>>,
+        limit: usize,
+        gone: &dyn Fn(Ino) -> Option<u64>,
+        each: &mut dyn FnMut(ChunkNo),
+    ) -> Result<Option<Vec<u8>>> {
+        let protected = self.state.read().protected();
+        walk::chunks(&*self.kv, resume, limit, &mut |seen| {
+            let needed = match seen.end {
+                Some(end) => protected.need(seen.birth..end),
+                None => {
+                    let removed = gone(seen.ino).is_some_and(|from| seen.extent.offset >= from);
+                    !removed || protected.need_live(seen.birth)
+                }
+            };
+            if needed {
+                each(seen.extent.chunk);
+            }
+        })
+    }
+}
+
+/// The changes of a txg that is being committed, where they are.
+pub struct Frozen(Arc<overlay::Overlay>);
+
+impl Frozen {
+    /// How many rows change.
+    pub fn rows(&self) -> usize {
+        self.0.rows()
+    }
+}
+
+impl Changes for Frozen {
+    fn each(&self, change: &mut EachChange<'_>) {
+        self.0.each(change);
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.bytes()
     }
 }
 

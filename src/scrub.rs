@@ -247,7 +247,9 @@ fn look(volume: &Volume, id: ContainerId, pace: &mut dyn FnMut(u64) -> bool) -> 
         Ok(Some(report)) => report,
         Ok(None) => return Ok(Looked::Stopped),
         Err(Error::NotFound { .. }) => return Ok(Looked::Gone),
-        Err(error @ Error::Shard { .. }) => return Ok(Looked::Away(error)),
+        Err(error @ (Error::Shard { .. } | Error::ShardMissing { .. })) => {
+            return Ok(Looked::Away(error));
+        }
         Err(error) => return Err(error),
     };
     let row = ScrubRow {

@@ -4,6 +4,7 @@
 //! [`Appender::sync`] confirmed stays, across crashes; a read gives the whole range or an error.
 //! Relies on: one writer per volume. Does not: know what a container holds.
 
+mod budget;
 mod direct;
 #[doc(hidden)]
 pub mod fuzz;
@@ -13,8 +14,11 @@ mod memory;
 #[cfg(test)]
 mod tests;
 
+pub use budget::AppendBudget;
 pub use local::LocalShard;
 pub use memory::MemoryShard;
+
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::types::ContainerId;
@@ -77,6 +81,17 @@ pub trait Shard: Send + Sync {
     /// Lets go of what the system keeps of a container in memory, so that the next read comes from
     /// the medium. Best effort.
     fn drop_cached(&self, _id: ContainerId) {}
+
+    /// Shares the bound on append buffers with other shards, before anything is appended.
+    fn share_budget(&self, _budget: &Arc<AppendBudget>) {}
+
+    /// Is it still there, and still itself?
+    ///
+    /// # Errors
+    /// `ShardMissing`, or why nobody can tell.
+    fn probe(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Where it is, for messages.
     fn place(&self) -> String;

@@ -4,9 +4,13 @@
 //! persistent ones when it opens and stores them with every commit, so they are as old as the last
 //! commit after a crash. Does not: know what is stored now (the container table does).
 
+mod memory;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::{Deserialize, Serialize};
+
+pub use memory::{MemoryHolders, MemoryMap, MemoryUse};
 
 use crate::limits::CLASSES_MAX;
 use crate::types::ClassId;
@@ -105,12 +109,14 @@ pub struct Stats {
     classes: Vec<ClassCounters>,
     /// Since the volume was opened.
     pub activity: Activity,
+    /// Holders of memory above the volume.
+    pub holders: MemoryHolders,
 }
 
 impl Default for Stats {
     fn default() -> Self {
         let classes = (0..CLASSES_MAX).map(|_| ClassCounters::default()).collect();
-        Self { classes, activity: Activity::default() }
+        Self { classes, activity: Activity::default(), holders: MemoryHolders::default() }
     }
 }
 

@@ -20,6 +20,7 @@
 //! | queue, cache  | themselves, briefly             | nothing              |
 
 mod audit;
+mod away;
 mod cache;
 mod commit;
 mod container;
@@ -29,6 +30,7 @@ mod frame;
 #[doc(hidden)]
 pub mod fuzz;
 mod ledger;
+mod load;
 mod pending;
 mod queue;
 mod reader;
@@ -38,6 +40,7 @@ mod rows;
 mod scan;
 mod share;
 mod strays;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -55,15 +58,16 @@ pub use self::commit::Sealed;
 pub use self::container::{ContainerHeader, PlacedFrame};
 pub use self::frame::{FrameDirectory, FrameEntry};
 pub use self::ledger::ScrubRow;
+pub use self::load::StoreLoad;
 pub use self::rebuild::{ChunkSet, OldContainers, Rebuild, Rebuilt, old_containers, rebuild};
-pub use self::rows::{ChunkRow, ContainerRow, ContainerState, Health};
+pub use self::rows::{ChunkRow, ContainerRow, ContainerState, FingerprintRow, Health};
 pub use self::scan::{FrameScan, read_footer, scan_frames};
 pub use self::share::each_share;
 pub use self::strays::{Stray, StrayReport};
 pub use self::verify::{DamagedChunk, Report};
 
 use self::core::Core;
-use self::pending::{Known, NewChunk, Spot};
+use self::pending::{Known, NewChunk};
 use crate::codec::CodecChoice;
 use crate::env::Faults;
 use crate::error::{Error, Result};
@@ -79,7 +83,7 @@ pub struct StoreOptions {
     /// Bytes of decoded frames kept for readers.
     pub cache_bytes: usize,
     /// Raw bytes on their way to the shards; a put waits beyond it. Open groups come on top: at
-    /// most 192 KiB for each class and shard in use.
+    /// most 192 KiB for each class and shard in use, and half as much together.
     pub queue_bytes: usize,
     /// Threads that compress and write.
     pub workers: usize,
@@ -198,10 +202,10 @@ impl Store {
         Ok(Self { core, workers })
     }
 
-    /// Adds a shard, or one that was missing when the volume was opened.
+    /// Adds a shard, or one that was away.
     ///
     /// # Errors
-    /// As [`Store::open`].
+    /// As [`Store::open`]; `Busy` while something written to it before it went is not committed.
     pub fn add_shard(&self, id: ShardId, shard: Arc<dyn Shard>) -> Result<()> {
         self.core.attach(id, shard)
     }
@@ -242,6 +246,7 @@ impl Store {
                 pending.commits
             };
             let row = self.core.fingerprint_row(fingerprint);
+            let row = row.map(|row| self.core.distrust_away(row));
             let mut pending = self.core.pending.lock();
             if pending.commits != commits {
                 // A commit came between: what was pending may be in the database now.
@@ -267,30 +272,6 @@ impl Store {
             jobs.into_iter().for_each(|job| self.core.queue.push(job));
             return Ok(Put { chunk, known: false });
         }
-    }
-
-    /// Stores a chunk anew, under its number, where `hint` says. After the next commit its old
-    /// place is free of it: gc empties containers with it.
-    ///
-    /// # Errors
-    /// As [`Store::read`] and [`Store::put`].
-    pub fn rewrite(&self, chunk: ChunkNo, hint: PutHint) -> Result<()> {
-        let raw = self.read(chunk)?;
-        let fingerprint = Fingerprint::of(&raw);
-        self.core.shard(hint.shard)?;
-        let jobs = {
-            let mut pending = self.core.pending.lock();
-            if let Some(cause) = &pending.failure {
-                return Err(cause.clone());
-            }
-            if pending.contains(chunk) {
-                // On its way to a new place already.
-                return Ok(());
-            }
-            pending.add(NewChunk { chunk, fingerprint, raw }, hint)
-        };
-        jobs.into_iter().for_each(|job| self.core.queue.push(job));
-        Ok(())
     }
 
     /// The verified bytes of a chunk, committed or not.
@@ -356,111 +337,12 @@ impl Store {
         self.core.cache.bytes()
     }
 
-    /// Where a chunk lies, as its row says.
-    ///
-    /// # Errors
-    /// `Corrupt` if it has no row; `Kv`.
-    pub fn place_of(&self, chunk: ChunkNo) -> Result<ChunkPlace> {
-        let (row, shard, class) = match self.core.locate(chunk)? {
-            Spot::Waiting { raw, lane: (shard, class) } => {
-                let raw_len = u32::try_from(raw.len()).unwrap_or(u32::MAX);
-                return Ok(ChunkPlace { container: None, shard, class, raw_len, stored_len: 0 });
-            }
-            Spot::Stored { row, lane: (shard, class), .. } => (row, shard, class),
-        };
-        Ok(ChunkPlace {
-            container: Some(row.container),
-            shard,
-            class,
-            raw_len: row.raw_len,
-            stored_len: u32::try_from(row.stored_share()).unwrap_or(u32::MAX),
-        })
-    }
-
     /// The committed containers.
     ///
     /// # Errors
     /// `Corrupt`, `Kv`.
     pub fn containers(&self) -> Result<Vec<(ContainerId, ContainerRow)>> {
         self.core.containers()
-    }
-
-    /// Calls `each` for every committed chunk in number order: one scan, for gc's sweep.
-    ///
-    /// # Errors
-    /// `Corrupt`, `Kv`, and what `each` says, which ends the scan.
-    pub fn each_chunk(&self, mut each: impl FnMut(ChunkNo, &ChunkRow) -> Result<()>) -> Result<()> {
-        self.core.chunk_rows(ChunkNo(0), None)?.try_for_each(|row| {
-            let (chunk, row) = row?;
-            each(chunk, &row)
-        })
-    }
-
-    /// The chunks whose committed place is this container.
-    ///
-    /// # Errors
-    /// `NotFound` if there is no such container; `Corrupt`, `Kv`.
-    pub fn chunks_of(&self, id: ContainerId) -> Result<Vec<(ChunkNo, Fingerprint)>> {
-        let rows = self.core.rows_of(id)?;
-        Ok(rows.into_iter().map(|(chunk, row)| (chunk, row.fingerprint)).collect())
-    }
-
-    /// The committed rows of the chunks whose place is this container.
-    ///
-    /// # Errors
-    /// As [`Store::chunks_of`].
-    pub fn rows_of(&self, id: ContainerId) -> Result<Vec<(ChunkNo, ChunkRow)>> {
-        self.core.rows_of(id)
-    }
-
-    /// Forgets a sealed container. Nobody may refer to the chunks that have their place there, now
-    /// or later. Their fingerprints are unknown from now on; after [`Store::freeze`] the rows go
-    /// with the next sealed batch, the file with its [`Store::committed`]. Holds 8 bytes per chunk
-    /// until then: doom a bounded number of containers per commit.
-    ///
-    /// # Errors
-    /// `NotFound`; `Invalid` if the container is not sealed, or a chunk of it is being stored anew
-    /// and not committed there; `Corrupt`, `Kv`.
-    pub fn doom(&self, id: ContainerId) -> Result<()> {
-        if self.core.container(id)?.state != ContainerState::Sealed {
-            return Err(Error::invalid(format!("Container {id} is still open")));
-        }
-        let chunks = self.chunks_of(id)?.into_iter().map(|(chunk, _)| chunk).collect();
-        if self.core.pending.lock().doom(id, chunks) {
-            return Ok(());
-        }
-        Err(Error::invalid(format!("Chunks of container {id} are moving; commit first")))
-    }
-
-    /// As [`Store::doom`], but a container that is not sealed, or whose chunks are moving, is left
-    /// alone: false.
-    ///
-    /// # Errors
-    /// `Corrupt`, `Kv`.
-    pub fn doom_if_sealed(&self, id: ContainerId) -> Result<bool> {
-        match self.doom(id) {
-            Ok(()) => Ok(true),
-            Err(Error::Invalid { .. }) => Ok(false),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// Lets the next [`Store::seal`] close the containers that are open now, so that gc can have
-    /// them. Chunks not yet written go to new ones.
-    pub fn close_open(&self) {
-        for writer in self.core.writers() {
-            writer.lock().close();
-        }
-    }
-
-    /// Reads and verifies a committed container: header, footer, every frame and chunk. Damaged
-    /// chunks are remembered, as when a read meets them.
-    ///
-    /// # Errors
-    /// `NotFound`; `Shard` if its shard is not there; `Kv`. Damage is in the report.
-    pub fn verify_container(&self, id: ContainerId) -> Result<Report> {
-        let report = self.core.verify_container(id, &mut |_| true)?;
-        report.ok_or_else(|| Error::invalid("The verification was stopped"))
     }
 }
 

@@ -17,7 +17,8 @@
 //! | leaves: file table, hints, sets of inodes, the store's | a few instructions | everybody |
 //!
 //! A chunk number that ingest returned stays valid as long as the gate is held: gc decides what
-//! dies only with the gate closed, so nothing is lost between "known" and the extent that says so.
+//! dies only with the gate closed, so nothing is lost between "known" and the extent that says so
+//! (`gate` has the whole argument).
 
 mod attributes;
 mod commit;
@@ -27,19 +28,25 @@ mod extent;
 mod files;
 #[doc(hidden)]
 pub mod fuzz;
+mod garbage;
+mod gate;
 mod hints;
 mod init;
 mod marks;
+mod memory;
 mod names;
 mod open;
 mod read;
+mod reaps;
 mod rebuild;
 mod report;
 mod resize;
+mod shards;
 mod snapshots;
 mod space;
 mod storage;
 mod superblock;
+mod sync;
 mod upkeep;
 mod usage;
 mod witness;
@@ -62,15 +69,23 @@ use crate::limits::INO_BITS;
 use crate::meta::{Edit, Meta};
 use crate::stats::Stats;
 use crate::store::Store;
-use crate::types::{At, Cookie, Epoch, FileKind, Ino, Inode, ShardId, Timestamp, Txg, VolumeId};
+use crate::types::{
+    At, ChunkNo, ContainerId, Cookie, Epoch, FileKind, Ino, Inode, ShardId, Timestamp, Txg,
+    VolumeId,
+};
 
 use commit::{Background, CommitSignal, Frozen};
 pub use damage::{Damage, DamagedChunk, DamagedFile};
 use files::{FileNode, FileTable};
+use garbage::Garbage;
+pub use garbage::{GarbageFacts, GcOutcome, GcProgress, GcStatus, GcTicket, MarkResult, RunResult};
+use gate::Gate;
+pub use gate::Marks;
 use hints::NameHints;
 pub use init::InitOptions;
-pub use marks::{Marking, Marks};
+pub use marks::{ChunkCount, LookOnly, Marking, Pruned};
 pub use open::OpenOptions;
+use reaps::ReapIndex;
 pub use rebuild::RebuildReport;
 pub use report::{ClassReport, Explanation, ShardInfo, StatsReport, Status};
 pub use space::VolumeSpace;
@@ -93,14 +108,15 @@ pub struct Volume {
     kv: Arc<dyn Kv>,
     meta: Meta,
     store: Store,
-    gate: RwLock<()>,
+    gate: Gate,
     files: FileTable,
     names: NameHints,
-    shards: RwLock<Vec<space::ShardState>>,
-    /// Files whose old tail is still to be removed.
-    trims: Mutex<HashSet<Ino>>,
-    /// Inodes without names that wait for their last close, or for the reaper.
-    orphans: Mutex<HashSet<Ino>>,
+    shards: RwLock<Vec<shards::ShardState>>,
+    last_look: shards::LastLook,
+    /// What is still to be removed: tails of files, and inodes without names.
+    reaps: ReapIndex,
+    /// Counters of memory.
+    held: memory::Held,
     next_ino: AtomicU64,
     next_snapshot: Mutex<u32>,
     live_bytes: LiveBytes,
@@ -111,7 +127,7 @@ pub struct Volume {
     meta_usable: AtomicU64,
     /// The txg that is being made durable, or waits for room.
     frozen: Mutex<Option<Frozen>>,
-    marks: RwLock<Option<Arc<Marks>>>,
+    garbage: Garbage,
     upkeep: upkeep::Upkeep,
     signal: Arc<CommitSignal>,
     reaper: Arc<Background>,
@@ -303,6 +319,12 @@ impl Volume {
         &self.stats
     }
 
+    /// True if every change is refused.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
     /// The last durable commit.
     #[must_use]
     pub fn txg(&self) -> Txg {
@@ -314,10 +336,16 @@ impl Volume {
     /// # Errors
     /// `NotFound` when the inode is gone; `IsDirectory`; `Invalid` for special files.
     pub fn open_file(self: &Arc<Self>, at: At, ino: Ino) -> Result<OpenFile> {
+        let max = self.config.limits.open_files;
+        if self.held.opened.fetch_add(1, Ordering::Relaxed) >= max {
+            self.held.opened.fetch_sub(1, Ordering::Relaxed);
+            return Err(Error::TooManyOpen { max });
+        }
         let content = match at {
             At::Live => Content::Live(self.files.open(ino)),
             At::Epoch(epoch) => {
                 if !self.meta.try_pin(epoch) {
+                    self.held.opened.fetch_sub(1, Ordering::Relaxed);
                     return Err(Error::Stale);
                 }
                 Content::Past(epoch)
@@ -335,7 +363,8 @@ impl Volume {
 
     /// A user of a file is gone; the last one of an unlinked inode leaves it to the reaper.
     fn closed(&self, ino: Ino) {
-        if self.files.close(ino) && self.orphans.lock().contains(&ino) {
+        // If the table cannot be read, the reaper meets that, too, and says so.
+        if self.files.close(ino) && self.reaps.is_orphan(&self.meta.read(), ino).unwrap_or(true) {
             self.reaper.wake();
         }
     }
@@ -455,6 +484,7 @@ impl OpenFile {
     /// # Errors
     /// `Corrupt` for bytes that are damaged; `Io`, `Kv`.
     pub fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>> {
+        self.volume.garbage.note_foreground();
         match &self.content {
             Content::Live(node) => self.volume.read_live(node, offset, len),
             Content::Past(epoch) => self.volume.read_past(At::Epoch(*epoch), self.ino, offset, len),
@@ -464,6 +494,7 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
+        self.volume.held.opened.fetch_sub(1, Ordering::Relaxed);
         match &self.content {
             Content::Live(node) => self.volume.closed(node.ino),
             Content::Past(epoch) => self.volume.meta.unpin(*epoch),

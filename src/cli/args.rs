@@ -115,8 +115,18 @@ pub(super) enum Command {
     /// Delete the snapshots that a retention policy does not keep
     Prune(PruneArgs),
     /// Free the space of data that no file and no snapshot needs any more
-    #[command(after_help = "Works while mounted and in use.")]
-    Gc(VolumeArg),
+    #[command(after_help = GC_HELP)]
+    Gc {
+        #[command(flatten)]
+        volume: VolumeArg,
+        /// Say what would be freed, and change nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        /// Repack containers of which at least so much is unused [default: min_dead_percent of the
+        /// configuration, 50]
+        #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+        min_dead: Option<u8>,
+    },
     /// Restore the index of chunks from the containers; the volume must not be mounted
     #[command(
         name = "rebuild-index",
@@ -181,6 +191,15 @@ pub(super) struct MountArgs {
     #[arg(long)]
     pub(super) read_only: bool,
 }
+
+const GC_HELP: &str = "\
+Works while mounted and in use; a mounted volume also does it by itself (section [gc] of the
+configuration). Ctrl-C ends it; what was freed stays free. Live data of mostly unused containers
+is stored anew to free them. With --min-dead below 50 more may be copied than is freed.
+
+Examples:
+  stratafs gc /mnt --dry-run
+  stratafs gc /backup/vol --min-dead 20";
 
 const SNAPSHOT_HELP: &str = "\
 Examples:

@@ -17,6 +17,7 @@ use crate::control::{
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::fuse::{MountOptions, Mounted, check, detach_dead, mount};
+use crate::gc::Keeper;
 use crate::scrub::Background;
 use crate::sys::process::{Signal, Signals, bound_malloc};
 use crate::vfs::{Vfs, VfsOptions};
@@ -26,6 +27,9 @@ use crate::volume::{OpenOptions, Volume};
 const SIGNAL_TRIES: u32 = 3;
 /// How often a lock is tried that is about to be free.
 const LOCKED_STEP: Duration = Duration::from_millis(2);
+
+/// How long the end of the process waits for threads that still use the volume.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
 /// What to mount, where and how.
 pub(super) struct Job {
@@ -76,7 +80,7 @@ pub(super) fn run(job: &Job, watch: &mut dyn Watch) -> Result<()> {
         // Nothing may keep the directory busy that the user happened to stand in.
         let _ = std::env::set_current_dir("/");
     }
-    match start(&volume, &mount_options, job.choices.snapdir_visible) {
+    let outcome = match start(&volume, &mount_options, job.choices.snapdir_visible) {
         Ok(live) => live.serve(&volume, signals, job.background, watch),
         Err(error) => {
             log::error!("Mount failed error={error}");
@@ -85,6 +89,24 @@ pub(super) fn run(job: &Job, watch: &mut dyn Watch) -> Result<()> {
             }
             Err(error)
         }
+    };
+    wait_until_closed(volume);
+    outcome
+}
+
+/// The last reference may be dropped by a thread that answers the kernel or a client. The process
+/// must not end meanwhile: RocksDB, closed while its statics are destroyed, aborts.
+fn wait_until_closed(volume: Arc<Volume>) {
+    let (dir, left) = (volume.dir().to_owned(), Arc::downgrade(&volume));
+    drop(volume);
+    let deadline = Instant::now() + CLOSE_WAIT;
+    // The lock goes last, after the database.
+    while left.strong_count() > 0 || Volume::is_in_use(&dir) {
+        if Instant::now() >= deadline {
+            log::warn!("Volume is still in use by a thread of this process");
+            return;
+        }
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -162,7 +184,10 @@ fn start(volume: &Arc<Volume>, options: &MountOptions, snapdir_visible: bool) ->
     };
     let service = Box::new(MountedVolume { volume: Arc::clone(volume), mounted: info });
     match Server::start(volume.dir(), service) {
-        Ok(server) => Ok(Live { mounted, server, ending }),
+        Ok(server) => {
+            volume.stats().holders.announce("control", server.memory());
+            Ok(Live { mounted, server, ending })
+        }
         Err(error) => {
             unmount_patiently(&mounted);
             Err(error)
@@ -212,10 +237,17 @@ impl Live {
             log::info!("Volume mounted");
         }
         let scrubber = background_scrub(volume, started.is_ok());
+        let keeper = Keeper::start(volume).unwrap_or_else(|error| {
+            log::warn!("Unused space does not come back by itself error={error}");
+            None
+        });
         let session = wait_for_end(&receiver, &self.mounted, volume);
         log::info!("Session ended, last commit begins");
         self.ending.begin();
+        // No gc may hold up the end, neither ours nor one that a client asked for.
+        drop(keeper);
         drop(scrubber);
+        volume.stop_gc();
         self.server.drain();
         let closed = volume.shutdown();
         match &closed {

@@ -183,8 +183,8 @@ fn repaired(report: &RepairReport) -> String {
     let stopped = if report.stopped { "; stopped early" } else { "" };
     let _ = writeln!(
         text,
-        "Repaired {} of {} damaged chunks ({}), {} of them at their own path; {} files searched, {} \
-         not readable; {} still damaged{stopped}",
+        "Repaired {} of {} damaged chunks ({}), {} of them at their own path; {} files searched, \
+         {} not readable; {} still damaged{stopped}",
         count(report.repaired_chunks),
         count(report.damaged_chunks),
         size(report.repaired_bytes),

@@ -7,10 +7,9 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::format::{Align::Left, Align::Right, Table, count, percent, plain, size};
-use super::scrub;
+use super::{gc, scrub};
 use crate::check::CheckReport;
 use crate::control::{ClassInfo, Response};
-use crate::gc::GcReport;
 use crate::volume::{ClassReport, Explanation, ShardInfo, StatsReport, Status};
 
 /// The text of an answer; empty when there is nothing to say.
@@ -29,7 +28,7 @@ pub(super) fn text(response: &Response) -> String {
         Response::Shards(list) => shards(list),
         Response::Shard(shard) => shards(std::slice::from_ref(shard)),
         Response::Check(report) => check(report),
-        Response::Gc(report) => gc(report),
+        Response::Gc(report) => gc::text(report),
         Response::Scrub(answer) => scrub::text(answer),
     }
 }
@@ -71,7 +70,7 @@ fn to_seconds(iso: &str) -> String {
 }
 
 fn shards(list: &[ShardInfo]) -> String {
-    let mut table = Table::new(&[
+    let mut columns = vec![
         ("SHARD", Left),
         ("ID", Right),
         ("WEIGHT", Right),
@@ -80,9 +79,14 @@ fn shards(list: &[ShardInfo]) -> String {
         ("FREE", Right),
         ("OF", Right),
         ("PATH", Left),
-    ]);
+    ];
+    let some_missing = list.iter().any(|shard| shard.missing.is_some());
+    if some_missing {
+        columns.push(("STATE", Left));
+    }
+    let mut table = Table::new(&columns);
     for shard in list {
-        table.row([
+        let mut row = vec![
             plain(&shard.name),
             shard.id.to_string(),
             shard.weight.to_string(),
@@ -91,7 +95,11 @@ fn shards(list: &[ShardInfo]) -> String {
             size(shard.free_bytes),
             size(shard.total_bytes),
             plain(&shard.path),
-        ]);
+        ];
+        if some_missing {
+            row.push(if shard.missing.is_some() { "missing" } else { "there" }.to_owned());
+        }
+        table.row(row);
     }
     table.render()
 }
@@ -105,12 +113,15 @@ fn status_text(status: &Status) -> String {
         (None, None) if read_only => "well, read-only".to_owned(),
         (None, None) => "well".to_owned(),
     };
+    let missing = status.shards.iter().filter(|shard| shard.missing.is_some());
+    let state = missing
+        .fold(state, |state, shard| format!("{state}; shard {} is missing", plain(&shard.name)));
     let mounted = match &status.mounted_on {
         Some(mountpoint) => format!("on {} by process {}", plain(mountpoint), status.pid),
         None => "no".to_owned(),
     };
     let waiting = status.open_txg_bytes.saturating_add(status.dirty_bytes);
-    let mut text = facts(&[
+    let mut lines = vec![
         ("Volume", format!("{} (format {})", status.volume_id, status.format_version)),
         ("Directory", plain(&status.dir)),
         ("Mounted", mounted),
@@ -120,7 +131,9 @@ fn status_text(status: &Status) -> String {
         ("Not yet durable", size(waiting)),
         ("Stored", stored_in(status.stored_bytes, status.containers)),
         ("Verified", scrub::verified(&status.verified)),
-    ]);
+    ];
+    lines.extend(gc::facts(&status.gc));
+    let mut text = facts(&lines);
     text.push('\n');
     text += &shards(&status.shards);
     text
@@ -234,10 +247,14 @@ fn class_table(report: &StatsReport) -> String {
 }
 
 fn memory(report: &StatsReport) -> String {
-    let mut table = Table::new(&[("MEMORY", Left), ("", Right)]);
-    for (what, bytes) in &report.memory {
-        table.row([plain(what), size(*bytes)]);
+    let columns = [("MEMORY", Left), ("NOW", Right), ("AT MOST", Right), ("LIMIT", Left)];
+    let mut table = Table::new(&columns);
+    for (what, held) in &report.memory {
+        table.row([plain(what), size(held.bytes), size(held.bound_bytes), plain(&held.limit)]);
     }
+    let (total, resident) = (&report.memory_total, size(report.resident_bytes));
+    let note = format!("(the process has {resident})");
+    table.row(["total".to_owned(), size(total.bytes), size(total.bound_bytes), note]);
     table.render()
 }
 
@@ -311,23 +328,6 @@ fn check(report: &CheckReport) -> String {
         size(report.bytes_read)
     );
     text
-}
-
-fn gc(report: &GcReport) -> String {
-    format!(
-        "Found {} unused in {} chunks. Freed {} in {} containers, storing {} anew; {} of {} chunks \
-         are in use; {} of unused data left in containers that are mostly in use; {} old versions \
-         pruned\n",
-        size(report.unused.stored_bytes),
-        count(report.unused.chunks),
-        size(report.freed_bytes),
-        count(report.containers_freed),
-        size(report.repacked_bytes),
-        count(report.chunks_marked),
-        count(report.chunks_total),
-        size(report.dead_bytes_left),
-        count(report.history_pruned)
-    )
 }
 
 #[cfg(test)]

@@ -111,6 +111,15 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The truth value at `key`.
+    pub fn flag(&self, key: &str) -> Result<Option<bool>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        match value.get_ref() {
+            DeValue::Boolean(flag) => Ok(Some(*flag)),
+            other => Err(self.wrong(key, other, "true or false")),
+        }
+    }
+
     /// The size at `key`, which has to be within `range`.
     pub fn size(&self, key: &str, range: RangeInclusive<u64>) -> Result<Option<u64>> {
         let Some(value) = self.get(key) else { return Ok(None) };

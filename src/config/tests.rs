@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::{
-    CONFIG_FILE, Chunking, CodecSetting, Config, IMAGE, Limits, MEDIA, MagicSpec, OTHER, SOURCE,
-    ScrubLimits,
+    CONFIG_FILE, Chunking, CodecSetting, Config, GcConfig, IMAGE, Limits, MEDIA, MagicSpec, OTHER,
+    SOURCE, ScrubLimits,
 };
 use crate::error::Error;
 use crate::limits::CHUNK_BYTES_MAX;
@@ -72,23 +72,30 @@ fn built_in_classes_have_their_ids_and_valid_sizes() {
 fn limits_take_numbers_and_texts() {
     let config = parse(
         "[limits]\ncommit_interval_secs = 60\ndirty_bytes = 8388608\nfile_dirty_bytes = \"2 MiB\"\n\
-         overlay_bytes = 0x100000\ncache_bytes = \"1GiB\"\nblock_cache_bytes = \"10MB\"\n\
-         queue_bytes = \"4m\"\nreserve_bytes = 0\nworkers = 3",
+         overlay_bytes = 0x1000000\ncache_bytes = \"1GiB\"\nblock_cache_bytes = \"10MB\"\n\
+         queue_bytes = \"4m\"\nreserve_bytes = 0\nworkers = 3\nopen_files = 100\n\
+         append_bytes = \"3MiB\"\nwrite_buffer_bytes = \"20MiB\"\ncontainer_bytes = \"2MiB\"",
     );
     let expected = Limits {
         commit_interval_secs: 60,
         dirty_bytes: 8 << 20,
         file_dirty_bytes: 2 << 20,
-        overlay_bytes: 1 << 20,
+        overlay_bytes: 16 << 20,
         cache_bytes: 1 << 30,
         block_cache_bytes: 10_000_000,
         queue_bytes: 4 << 20,
         reserve_bytes: 0,
         workers: 3,
+        write_buffer_bytes: 20 << 20,
+        append_bytes: 3 << 20,
+        open_files: 100,
+        container_bytes: 2 << 20,
     };
     assert_eq!(config.unwrap().limits, expected);
     let small = parse("[limits]\ndirty_bytes = \"3MiB\"").unwrap().limits;
     assert_eq!((small.dirty_bytes, small.file_dirty_bytes), (3 << 20, 3 << 20));
+    let large = parse("[limits]\noverlay_bytes = \"100MiB\"").unwrap().limits;
+    assert_eq!(large.write_buffer_bytes, 100 << 20, "a commit fits");
 }
 
 #[test]
@@ -104,6 +111,28 @@ fn scrub_has_a_rate_and_an_interval() {
         assert!(text.contains("section [scrub]") && text.contains("line 2"), "{text}");
     }
     assert!(sentence(parse("[scrub]\ndays = 1")).contains("valid keys are rate, interval_days"));
+}
+
+#[test]
+fn gc_takes_its_section() {
+    let config = parse(
+        "[gc]\nauto = false\nauto_bytes = \"2GiB\"\ndelay_secs = 0\ninterval_mins = 5\n\
+         min_dead_percent = 75\nrepack_bytes_per_sec = 0",
+    );
+    let expected = GcConfig {
+        auto: false,
+        auto_bytes: 2 << 30,
+        delay_secs: 0,
+        interval_mins: 5,
+        min_dead_percent: 75,
+        repack_bytes_per_sec: 0,
+    };
+    assert_eq!(config.unwrap().gc, expected);
+    assert_eq!(parse("[gc]\nauto = true").unwrap().gc, GcConfig::default());
+    for bad in ["auto = 1", "min_dead_percent = 49", "auto_bytes = 0", "every = 1"] {
+        let error = parse(&format!("[gc]\n{bad}")).unwrap_err().to_string();
+        assert!(error.contains("[gc]") && error.contains("line 2"), "{bad}: {error}");
+    }
 }
 
 #[test]
@@ -196,7 +225,7 @@ fn rules_keep_their_order_and_conditions() {
 const BAD: &[(&str, &[&str])] = &[
     ("[limits\n", &["Not TOML", "line 1"]),
     ("\n\na = 1\na = 2\n", &["Not TOML", "line 4"]),
-    ("[limit]\nx = 1", &["\"limit\"", "line 1", "limits, scrub, classes, rule"]),
+    ("[limit]\nx = 1", &["\"limit\"", "line 1", "limits, gc, scrub, classes, rule"]),
     ("limits = 3", &["section [limits]", "table", "line 1"]),
     ("[limits]\n\nfoo = 1", &["Unknown key \"foo\"", "[limits]", "line 3", "dirty_bytes"]),
     ("[limits]\ncommit_interval_secs = 0", &["0", "commit_interval_secs", "line 2", "1 to 3600"]),
@@ -283,7 +312,8 @@ fn the_sentence_reads_as_promised() {
     let what = sentence(parse("[limits]\n\nworker = 1"));
     let expected = "Unknown key \"worker\" in section [limits] of /vol/config.toml, line 3; valid \
                     keys are commit_interval_secs, dirty_bytes, file_dirty_bytes, overlay_bytes, \
-                    cache_bytes, block_cache_bytes, queue_bytes, reserve_bytes, workers";
+                    cache_bytes, block_cache_bytes, write_buffer_bytes, queue_bytes, \
+                    append_bytes, open_files, reserve_bytes, workers, container_bytes";
     assert_eq!(what, expected);
 }
 

@@ -8,10 +8,10 @@ use std::fmt::{self, Write as _};
 use serde::{Deserialize, Serialize};
 
 use super::scrubs::{ScrubAnswer, ScrubRequest};
+use super::snapshots::{PruneReport, PruneRequest, SnapshotSpace};
 use crate::check::CheckReport;
 use crate::error::{Error, Result};
 use crate::gc::GcReport;
-use crate::retain::Policy;
 use crate::types::{Snapshot, Timestamp};
 use crate::volume::{Amount, Explanation, ShardInfo, StatsReport, Status};
 
@@ -171,7 +171,12 @@ pub enum Request {
         read_data: bool,
     },
     /// Free containers that nothing needs.
-    Gc,
+    Gc {
+        /// Only say what would be freed.
+        dry_run: bool,
+        /// Repack containers of which so many percent are dead.
+        min_dead_percent: Option<u8>,
+    },
     /// Verify, or put right.
     Scrub(ScrubRequest),
     /// Unmount and answer when everything is durable.
@@ -193,8 +198,8 @@ impl Request {
             | Self::SnapshotLock { .. }
             | Self::Prune(PruneRequest { dry_run: false, .. })
             | Self::ShardAdd { .. }
-            | Self::Gc
             | Self::Umount { .. } => true,
+            Self::Gc { dry_run, .. } => !dry_run,
             Self::Scrub(request) => request.changes_volume(),
             Self::SnapshotList { .. }
             | Self::SnapshotWouldFree { .. }
@@ -228,7 +233,7 @@ impl Request {
             Self::ShardList => "shard list",
             Self::ShardAdd { .. } => "shard add",
             Self::Check { .. } => "check",
-            Self::Gc => "gc",
+            Self::Gc { .. } => "gc",
             Self::Scrub(request) => request.verb(),
             Self::Umount { .. } => "umount",
         }
@@ -253,54 +258,6 @@ pub struct SnapshotInfo {
     pub locked_until: Option<String>,
     /// What it holds, if that was counted.
     pub space: Option<SnapshotSpace>,
-}
-
-/// What a snapshot holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SnapshotSpace {
-    /// Raw bytes that its files map, duplicates counted each time.
-    pub referenced_bytes: u64,
-    /// What it alone holds: what deleting just this one would free.
-    pub alone: Amount,
-}
-
-/// What `prune` is to do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PruneRequest {
-    /// What is kept.
-    pub policy: Policy,
-    /// Only snapshots with such names are looked at.
-    pub names: Option<String>,
-    /// Whose hours and days count; `None` for the zone of the process that carries it out.
-    pub zone: Option<String>,
-    /// Only say what would happen.
-    pub dry_run: bool,
-}
-
-/// What `prune` did, or would do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PruneReport {
-    /// Nothing was deleted.
-    pub dry_run: bool,
-    /// Those that stay, oldest first.
-    pub keep: Vec<KeptSnapshot>,
-    /// Those that go.
-    pub remove: Vec<SnapshotInfo>,
-    /// What only those that go hold; not counted when they went at once.
-    pub would_free: Option<Amount>,
-}
-
-/// A snapshot that stays.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeptSnapshot {
-    /// Which.
-    pub snapshot: SnapshotInfo,
-    /// Why: rules of the policy, or what protects it.
-    pub reasons: Vec<String>,
 }
 
 impl From<&Snapshot> for SnapshotInfo {
@@ -487,6 +444,7 @@ mod tests {
     use proptest::prelude::{any, prop_assert_eq, proptest};
 
     use super::*;
+    use crate::retain::Policy;
 
     #[test]
     fn requests_come_back_as_they_were() {

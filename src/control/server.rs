@@ -24,6 +24,7 @@ use super::protocol::{
     REQUEST_BYTES_MAX, Reply, Request, Response, decode_request, encode_reply, too_long,
 };
 use crate::error::{Error, Result};
+use crate::stats::MemoryUse;
 use crate::sys::mount::effective_ids;
 use crate::sys::process::peer;
 
@@ -31,6 +32,8 @@ use crate::sys::process::peer;
 pub const CONNECTIONS_MAX: usize = 16;
 /// A client sends its one line at once; who takes longer is gone.
 pub const REQUEST_SECONDS_MAX: u64 = 10;
+/// How often a watch over a client looks whether its request is answered.
+const WATCH_EVERY: Duration = Duration::from_millis(500);
 /// How long requests that only read may hold up an unmount.
 const READERS_WAIT: Duration = Duration::from_secs(10);
 
@@ -47,6 +50,11 @@ pub trait Serve: Send + Sync {
         progress: &mut dyn FnMut(&str),
         gone: &AtomicBool,
     ) -> Result<Response>;
+
+    /// Whoever asked for `verb` is gone before it was done. It may go on all the same.
+    fn abandoned(&self, verb: &str) {
+        let _ = verb;
+    }
 }
 
 /// Requests being served.
@@ -96,6 +104,16 @@ impl Server {
             .spawn(move || accept(&for_thread.0, &for_thread.1))
             .map_err(failed)?;
         Ok(Self { shared, listener, accepting: Some(accepting), path, identity })
+    }
+
+    /// For `stats`: what the requests of the connected clients may take. Keeps nothing alive.
+    pub fn memory(&self) -> impl Fn() -> MemoryUse + Send + Sync + 'static {
+        let shared = Arc::downgrade(&self.shared);
+        move || {
+            let connections = shared.upgrade().map_or(0, |shared| shared.load.lock().connections);
+            let each = REQUEST_BYTES_MAX as u64;
+            MemoryUse::new(connections as u64 * each, CONNECTIONS_MAX as u64 * each, "fixed")
+        }
     }
 
     /// Waits until no request that changes the volume runs, and for the others a while. The caller
@@ -222,6 +240,7 @@ fn converse(shared: &Arc<Shared>, stream: &UnixStream) {
     let outcome = admit(stream).and_then(|()| read_request(stream)).and_then(|request| {
         log::debug!("Control request verb={:?}", request.verb());
         let _running = running(shared, &request);
+        let _watched = watch(shared, stream, request.verb());
         let gone = AtomicBool::new(false);
         let mut progress = |text: &str| {
             if !gone.load(Ordering::Relaxed) && !send(stream, Reply::Progress(text.to_owned())) {
@@ -231,6 +250,40 @@ fn converse(shared: &Arc<Shared>, stream: &UnixStream) {
         shared.service.serve(request, &mut progress, &gone)
     });
     answer(stream, outcome);
+}
+
+/// Ends the watch over a client.
+struct Watched(Arc<AtomicBool>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Tells the service when the client of a long request is gone before it is answered, as after
+/// Ctrl-C: a client says nothing after its request, so a read ends with the connection.
+fn watch(shared: &Arc<Shared>, stream: &UnixStream, verb: &'static str) -> Option<Watched> {
+    if verb != "gc" {
+        return None;
+    }
+    let answered = Arc::new(AtomicBool::new(false));
+    let (shared, its_answered) = (Arc::clone(shared), Arc::clone(&answered));
+    let mut client = stream.try_clone().ok()?;
+    client.set_read_timeout(Some(WATCH_EVERY)).ok()?;
+    let watching = move || {
+        while !its_answered.load(Ordering::SeqCst) {
+            match client.read(&mut [0]) {
+                Ok(0) => return shared.service.abandoned(verb),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return shared.service.abandoned(verb),
+            }
+        }
+    };
+    let started = thread::Builder::new().name("control-watch".to_owned()).spawn(watching);
+    started.is_ok().then_some(Watched(answered))
 }
 
 /// Counts a request while it runs; those that wait for the unmount are not in its way.

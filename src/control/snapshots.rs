@@ -1,13 +1,61 @@
-//! Requests about snapshots.
+//! Requests about snapshots, and what they carry.
 
-use super::protocol::{
-    KeptSnapshot, Name, PruneReport, PruneRequest, Request, Response, SnapshotInfo, SnapshotSpace,
-};
+use serde::{Deserialize, Serialize};
+
+use super::protocol::{Name, Request, Response, SnapshotInfo};
 use crate::classify::NameGlob;
 use crate::error::{Error, Result};
-use crate::retain::{Calendar, Candidate, judge};
+use crate::retain::{Calendar, Candidate, Policy, judge};
 use crate::types::Snapshot;
-use crate::volume::Volume;
+use crate::volume::{Amount, Volume};
+
+/// What a snapshot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotSpace {
+    /// Raw bytes that its files map, duplicates counted each time.
+    pub referenced_bytes: u64,
+    /// What it alone holds: what deleting just this one would free.
+    pub alone: Amount,
+}
+
+/// What `prune` is to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PruneRequest {
+    /// What is kept.
+    pub policy: Policy,
+    /// Only snapshots with such names are looked at.
+    pub names: Option<String>,
+    /// Whose hours and days count; `None` for the zone of the process that carries it out.
+    pub zone: Option<String>,
+    /// Only say what would happen.
+    pub dry_run: bool,
+}
+
+/// What `prune` did, or would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PruneReport {
+    /// Nothing was deleted.
+    pub dry_run: bool,
+    /// Those that stay, oldest first.
+    pub keep: Vec<KeptSnapshot>,
+    /// Those that go.
+    pub remove: Vec<SnapshotInfo>,
+    /// What only those that go hold; not counted when they went at once.
+    pub would_free: Option<Amount>,
+}
+
+/// A snapshot that stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeptSnapshot {
+    /// Which.
+    pub snapshot: SnapshotInfo,
+    /// Why: rules of the policy, or what protects it.
+    pub reasons: Vec<String>,
+}
 
 /// Volumes with more chunks than this are counted for seconds: people want to know why they wait.
 const QUICK_CHUNKS: u64 = 4_000_000;

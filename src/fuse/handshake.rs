@@ -6,7 +6,7 @@ use fuser::{InitFlags, KernelConfig};
 use log::info;
 
 /// Bytes per write request: more was slower, and 256 pages is what the kernel allows by default.
-const WRITE_BYTES_MAX: u32 = 1024 * 1024;
+pub(super) const WRITE_BYTES_MAX: u32 = 1024 * 1024;
 
 /// What we ask the kernel for, where it can.
 ///

@@ -109,7 +109,7 @@ impl Kv for MemoryKv {
         let tables = self.tables.read();
         let bytes: usize =
             tables.iter().flatten().map(|(key, value)| key.len() + value.len()).sum();
-        KvUsage { disk_bytes: 0, memory_bytes: bytes as u64 }
+        KvUsage { memory_bytes: bytes as u64, ..KvUsage::default() }
     }
 
     fn snapshot(&self) -> Box<dyn Kv + '_> {

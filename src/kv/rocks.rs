@@ -1,14 +1,15 @@
 //! Tables in RocksDB: one column family each, every write synced.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use log::warn;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor,
-    DBCompressionType, DBRawIterator, DBRecoveryMode, ErrorKind, LogLevel, Options, ReadOptions,
-    WriteBatch, WriteOptions,
+    DBCompressionType, DBRawIterator, DBRecoveryMode, ErrorKind, FlushOptions,
+    IngestExternalFileOptions, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
-use super::{Batch, KeyRange, Kv, KvUsage, Order, Row, Rows, Table};
+use super::{Batch, Changes, KeyRange, Kv, KvUsage, Order, Row, Rows, Table};
 use crate::error::{Error, Result};
 
 /// Memtable of one table. With two per table, most tables idle, and `write_buffer_bytes` over all
@@ -16,6 +17,8 @@ use crate::error::{Error, Result};
 const TABLE_WRITE_BUFFER_BYTES: usize = 16 * 1024 * 1024;
 /// Memory is handed to a memtable in pieces of this size; 16 idle tables must not add up.
 const ARENA_BLOCK_BYTES: usize = 256 * 1024;
+/// Tables that one batch may begin a piece of: all of a commit's.
+const TABLES_OF_A_BATCH: usize = 8;
 /// One row group per read: larger than RocksDB's 4 KiB because neighbours are wanted together.
 const SCAN_BLOCK_BYTES: usize = 8 * 1024;
 /// Bits of filter per key: 1 % of lookups of missing keys read a block in vain.
@@ -64,6 +67,7 @@ impl Default for RocksOptions {
 pub struct RocksKv {
     db: rocksdb::DB,
     cache: Cache,
+    write_buffer_bytes: usize,
 }
 
 impl RocksKv {
@@ -83,7 +87,8 @@ impl RocksKv {
             .iter()
             .map(|table| ColumnFamilyDescriptor::new(table.name(), table_options(*table, &cache)));
         // RocksDB insists on "default"; nothing is ever written to it. Its buffer counts all the
-        // same: so much room the database wants before it goes on after a full disk.
+        // same: so much the log preallocates, and so much room the database wants before it goes on
+        // after a full disk.
         let mut unused = Options::default();
         unused.set_write_buffer_size(TABLE_WRITE_BUFFER_BYTES);
         let default = ColumnFamilyDescriptor::new("default", unused);
@@ -95,7 +100,7 @@ impl RocksKv {
             rocksdb::DB::open_cf_descriptors(&how, path, tables)
         };
         let db = db.map_err(|error| open_error(path, &error))?;
-        Ok(Self { db, cache })
+        Ok(Self { db, cache, write_buffer_bytes: options.write_buffer_bytes })
     }
 
     /// Empties tables without reading them, so that damage in their files is gone with them. A
@@ -126,6 +131,57 @@ impl RocksKv {
 
     fn handle(&self, table: Table) -> &ColumnFamily {
         self.db.cf_handle(table.name()).expect("open names every table")
+    }
+
+    pub(super) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        self.db.path()
+    }
+
+    pub(super) fn ingest(
+        &self,
+        table: Table,
+        how: &IngestExternalFileOptions,
+        files: Vec<PathBuf>,
+    ) -> Result<()> {
+        let done = self.db.ingest_external_file_cf_opts(self.handle(table), how, files);
+        done.map_err(failed("load", table))
+    }
+
+    /// Bytes of the memtables that are not flushed yet.
+    fn unflushed(&self, table: Table) -> u64 {
+        let size = rocksdb::properties::CUR_SIZE_ALL_MEM_TABLES;
+        self.db.property_int_value_cf(self.handle(table), size).ok().flatten().unwrap_or(0)
+    }
+
+    /// Makes room for `bytes` more in the memtables. RocksDB begins to flush by itself before they
+    /// are full, but it does not wait: on a slow disk they would grow beyond any bound. Its own
+    /// stalling does wait, also for memtables that a long scan holds, which may wait for us.
+    ///
+    /// On a full disk there is no room to be made; the write itself says so then.
+    fn make_room(&self, bytes: usize) {
+        let bound = self.write_buffer_bytes as u64;
+        let mut sizes: Vec<(u64, Table)> =
+            Table::ALL.iter().map(|table| (self.unflushed(*table), *table)).collect();
+        let mut all: u64 = sizes.iter().map(|(size, _)| *size).sum();
+        sizes.sort_unstable();
+        let mut flush = FlushOptions::default();
+        flush.set_wait(true);
+        let bytes = (bytes + ARENA_BLOCK_BYTES * TABLES_OF_A_BATCH) as u64;
+        while all.saturating_add(bytes) > bound {
+            let Some((size, table)) = sizes.pop() else { return };
+            if size <= ARENA_BLOCK_BYTES as u64 {
+                return;
+            }
+            if let Err(error) = self.db.flush_cf_opt(self.handle(table), &flush) {
+                warn!("Memtable not flushed table={} cause={error}", table.name());
+                return;
+            }
+            all -= size;
+        }
     }
 
     /// Sum of an integer property over all tables; a property RocksDB cannot tell counts as 0.
@@ -162,7 +218,7 @@ fn database_options(options: &RocksOptions) -> Options {
     o
 }
 
-fn table_options(table: Table, cache: &Cache) -> Options {
+pub(super) fn table_options(table: Table, cache: &Cache) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     blocks.set_cache_index_and_filter_blocks(true);
@@ -242,7 +298,7 @@ fn is_full(error: &rocksdb::Error) -> bool {
     error.kind() == ErrorKind::IOError && error.to_string().contains("No space left on device")
 }
 
-fn failed(op: &'static str, table: Table) -> impl Fn(rocksdb::Error) -> Error {
+pub(super) fn failed(op: &'static str, table: Table) -> impl Fn(rocksdb::Error) -> Error {
     move |error| Error::Kv { op, table: table.name(), detail: error.to_string() }
 }
 
@@ -257,14 +313,30 @@ impl Kv for RocksKv {
         Box::new(Scan { iter, table, order, state: ScanState::Fresh })
     }
 
+    fn scan_once(&self, table: Table, range: &KeyRange) -> Rows<'_> {
+        let Some(mut read) = bounds(range) else { return Box::new(std::iter::empty()) };
+        read.fill_cache(false);
+        let iter = self.db.raw_iterator_cf_opt(self.handle(table), read);
+        Box::new(Scan { iter, table, order: Order::Forward, state: ScanState::Fresh })
+    }
+
     fn write(&self, batch: Batch) -> Result<()> {
-        let mut out = WriteBatch::default();
-        for change in &batch.changes {
-            let table = self.handle(change.table);
-            match &change.value {
-                Some(value) => out.put_cf(table, &change.key, value),
-                None => out.delete_cf(table, &change.key),
-            }
+        self.write_parts(&[&batch])
+    }
+
+    fn write_parts(&self, parts: &[&dyn Changes]) -> Result<()> {
+        let bytes = parts.iter().map(|part| part.bytes()).sum();
+        self.make_room(bytes);
+        // One allocation: a batch that grows by doubling would take twice its size.
+        let mut out = WriteBatch::with_capacity_bytes(bytes);
+        for part in parts {
+            part.each(&mut |table, key, value| {
+                let table = self.handle(table);
+                match value {
+                    Some(value) => out.put_cf(table, key, value),
+                    None => out.delete_cf(table, key),
+                }
+            });
         }
         let mut sync = WriteOptions::default();
         sync.set_sync(true);
@@ -277,12 +349,20 @@ impl Kv for RocksKv {
     }
 
     fn usage(&self) -> KvUsage {
-        use rocksdb::properties::{ESTIMATE_TABLE_READERS_MEM, SIZE_ALL_MEM_TABLES};
+        use rocksdb::properties::{
+            CUR_SIZE_ALL_MEM_TABLES, ESTIMATE_TABLE_READERS_MEM, SIZE_ALL_MEM_TABLES,
+        };
+        let all_buffers = self.sum(SIZE_ALL_MEM_TABLES);
+        let write_buffer_bytes = self.sum(CUR_SIZE_ALL_MEM_TABLES);
+        let block_cache_bytes = self.cache.get_usage() as u64;
+        let reader_bytes = self.sum(ESTIMATE_TABLE_READERS_MEM);
         KvUsage {
             disk_bytes: file_bytes(self.db.path()),
-            memory_bytes: self.sum(SIZE_ALL_MEM_TABLES)
-                + self.sum(ESTIMATE_TABLE_READERS_MEM)
-                + self.cache.get_usage() as u64,
+            memory_bytes: all_buffers + block_cache_bytes + reader_bytes,
+            write_buffer_bytes,
+            scanned_buffer_bytes: all_buffers.saturating_sub(write_buffer_bytes),
+            block_cache_bytes,
+            reader_bytes,
         }
     }
 

@@ -53,6 +53,7 @@ fn kv_contract(make: impl Fn() -> Box<dyn Kv>) {
     scans_survive_edge_keys(&*make());
     a_scan_sees_one_state(&*make());
     a_snapshot_sees_one_state_and_stays_out(&*make());
+    parts_are_one_batch(&*make());
     readers_never_see_half_a_batch(&*make());
 }
 
@@ -335,4 +336,75 @@ fn usage_counts_the_log() {
     batch.put(Table::Inode, &b"k"[..], vec![7; 100_000]);
     kv.write(batch).unwrap();
     assert!(kv.usage().disk_bytes >= before + 100_000);
+}
+
+/// Several parts are one batch, and later ones win.
+fn parts_are_one_batch(kv: &dyn Kv) {
+    let (mut first, mut second) = (Batch::default(), Batch::default());
+    first.put(Table::Inode, &b"a"[..], &b"1"[..]);
+    first.put(Table::Inode, &b"b"[..], &b"1"[..]);
+    second.delete(Table::Inode, &b"a"[..]);
+    second.put(Table::Inode, &b"b"[..], &b"2"[..]);
+    kv.write_parts(&[&first, &second]).unwrap();
+    assert_eq!(kv.get(Table::Inode, b"a").unwrap(), None);
+    assert_eq!(kv.get(Table::Inode, b"b").unwrap().unwrap(), b"2");
+    kv.write_parts(&[]).unwrap();
+}
+
+/// However fast batches come, memtables never have more than their bound: a write waits for room.
+#[test]
+fn memtables_stay_within_their_bound() {
+    const BOUND: usize = 8 << 20;
+    let dir = TempDir::new().unwrap();
+    let options =
+        RocksOptions { create: true, write_buffer_bytes: BOUND, ..RocksOptions::default() };
+    let kv = RocksKv::open(dir.path(), &options).unwrap();
+    let mut most = 0;
+    for round in 0..60_u64 {
+        let mut batch = Batch::default();
+        for number in 0..10_000_u64 {
+            let key = (round * 10_000 + number).to_be_bytes();
+            let table = [Table::Chunk, Table::Extent, Table::Inode][(number % 3) as usize];
+            batch.put(table, key, vec![number as u8; 80]);
+        }
+        kv.write(batch).unwrap();
+        let now = kv.usage().write_buffer_bytes;
+        assert!(now <= BOUND as u64, "{now} bytes after batch {round}");
+        most = now.max(most);
+    }
+    assert!(most > BOUND as u64 / 4, "only {most} bytes were used");
+    assert_eq!(keys(&kv, Table::Inode, &KeyRange::all(), Order::Forward).len(), 60 * 3333);
+}
+
+#[test]
+fn sorted_rows_are_loaded_as_a_whole_or_not_at_all() {
+    let dir = TempDir::new().unwrap();
+    let kv = create(dir.path());
+    put(&kv, Table::Chunk, &[(b"a", b"old"), (b"z", b"old")]);
+    let tables = [Table::Chunk, Table::Extent];
+    kv.load_sorted(&tables, |sink| {
+        for key in [b"a", b"b", b"c"] {
+            sink(Table::Chunk, key, b"new")?;
+            sink(Table::Extent, key, b"new")?;
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(keys(&kv, Table::Chunk, &KeyRange::all(), Order::Forward).len(), 4);
+    assert_eq!(kv.get(Table::Chunk, b"a").unwrap().unwrap(), b"new");
+    assert_eq!(kv.get(Table::Extent, b"c").unwrap().unwrap(), b"new");
+    let disorder = kv.load_sorted(&tables, |sink| {
+        sink(Table::Chunk, b"y", b"never")?;
+        sink(Table::Chunk, b"x", b"never")
+    });
+    assert!(matches!(disorder, Err(Error::Kv { op: "load", .. })), "{disorder:?}");
+    let foreign = kv.load_sorted(&tables, |sink| sink(Table::Super, b"y", b"never"));
+    assert!(matches!(foreign, Err(Error::Invalid { .. })), "{foreign:?}");
+    drop(kv);
+    let kv = create(dir.path());
+    assert_eq!(kv.get(Table::Chunk, b"y").unwrap(), None);
+    assert_eq!(kv.get(Table::Chunk, b"b").unwrap().unwrap(), b"new");
+    let left = std::fs::read_dir(dir.path()).unwrap();
+    let left = left.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains("load"));
+    assert_eq!(left.count(), 0);
 }

@@ -44,7 +44,7 @@ impl<'a> Edit<'a> {
 
     /// Removes an inode; a missing one is no error (here and below).
     pub fn delete_inode(&mut self, ino: Ino) -> Result<()> {
-        self.change(Table::Inode, &key::inode(ino), None)
+        self.change(Table::Inode, &key::inode(ino), None).map(drop)
     }
 
     /// Adds or replaces an entry.
@@ -58,18 +58,18 @@ impl<'a> Edit<'a> {
 
     /// Removes an entry.
     pub fn delete_dirent(&mut self, parent: Ino, name: &[u8]) -> Result<()> {
-        self.change(Table::Dirent, &key::dirent(parent, name), None)
+        self.change(Table::Dirent, &key::dirent(parent, name), None).map(drop)
     }
 
     /// Adds an extent, or replaces the one at the same offset. The caller sees to it that extents
-    /// of one inode never overlap.
-    pub fn put_extent(&mut self, ino: Ino, extent: &Extent) -> Result<()> {
+    /// of one inode never overlap. True if a snapshot keeps the one that was there.
+    pub fn put_extent(&mut self, ino: Ino, extent: &Extent) -> Result<bool> {
         let key = key::extent(ino, extent.offset);
-        self.put(Table::Extent, &key, |out| record::put_extent(out, extent))
+        self.put_kept(Table::Extent, &key, |out| record::put_extent(out, extent))
     }
 
-    /// Removes the extent that begins at `offset`.
-    pub fn delete_extent(&mut self, ino: Ino, offset: u64) -> Result<()> {
+    /// Removes the extent that begins at `offset`. True if a snapshot keeps it.
+    pub fn delete_extent(&mut self, ino: Ino, offset: u64) -> Result<bool> {
         self.change(Table::Extent, &key::extent(ino, offset), None)
     }
 
@@ -84,7 +84,7 @@ impl<'a> Edit<'a> {
 
     /// Removes an extended attribute.
     pub fn delete_xattr(&mut self, ino: Ino, name: &[u8]) -> Result<()> {
-        self.change(Table::Xattr, &key::xattr(ino, name), None)
+        self.change(Table::Xattr, &key::xattr(ino, name), None).map(drop)
     }
 
     /// Adds a snapshot, or replaces (renames) the one with the same number. A new snapshot has the
@@ -102,7 +102,7 @@ impl<'a> Edit<'a> {
         self.state.add_snapshot(snapshot.clone());
     }
 
-    /// Removes a snapshot's record. What only it needed is left to [`super::Meta::prune_history`].
+    /// Removes a snapshot's record. What only it needed is left to [`super::Meta::find_dead`].
     pub fn delete_snapshot(&mut self, id: SnapshotId) {
         self.state.open.set(Table::Snapshot, &key::snapshot(id), None);
         self.state.remove_snapshot(id);
@@ -163,6 +163,15 @@ impl<'a> Edit<'a> {
     }
 
     fn put(&mut self, table: Table, key: &[u8], encode: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+        self.put_kept(table, key, encode).map(drop)
+    }
+
+    fn put_kept(
+        &mut self,
+        table: Table,
+        key: &[u8],
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<bool> {
         let epoch = self.state.epoch;
         let mut value = std::mem::take(&mut self.state.scratch);
         value.clear();
@@ -175,14 +184,14 @@ impl<'a> Edit<'a> {
     }
 
     /// The rule of versions: sets a row to `new` (a value born now, and where its payload begins)
-    /// or deletes it, after keeping the old version if a snapshot or pin sees it.
-    fn change(&mut self, table: Table, key: &[u8], new: Option<(&[u8], usize)>) -> Result<()> {
+    /// or deletes it, after keeping the old version if a snapshot or pin sees it: true if it was.
+    fn change(&mut self, table: Table, key: &[u8], new: Option<(&[u8], usize)>) -> Result<bool> {
         let state = &mut *self.state;
         let set = |state: &mut State| state.open.set(table, key, new.map(|(value, _)| value));
         let Some(newest) = state.newest_protected() else {
             // Nobody looks back: what was there before does not matter.
             set(state);
-            return Ok(());
+            return Ok(false);
         };
         let old = state.layers(self.kv).get(table, key)?.map(std::borrow::Cow::into_owned);
         let Some(old) = old else {
@@ -190,11 +199,11 @@ impl<'a> Edit<'a> {
                 state.note_change(table, key);
                 set(state);
             }
-            return Ok(());
+            return Ok(false);
         };
         let (birth, payload) = record::split_birth(&old).map_err(|why| damaged(table, key, why))?;
         if new.is_some_and(|(value, at)| value[at..] == *payload) {
-            return Ok(());
+            return Ok(true);
         }
         let kept = birth <= newest && birth < state.epoch;
         if kept {
@@ -205,7 +214,7 @@ impl<'a> Edit<'a> {
             state.note_change(table, key);
         }
         set(state);
-        Ok(())
+        Ok(kept)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map;
 use std::ops::Bound;
 
-use crate::kv::{Batch, KeyRange, Order, Table};
+use crate::kv::{Batch, Changes, EachChange, KeyRange, Order, Table};
 
 /// Memory of a row besides its bytes: two fat pointers in a tree node that is two thirds full,
 /// and what the allocator adds to two small allocations.
@@ -70,19 +70,35 @@ impl Overlay {
         Scan { rows: rows.range::<[u8], _>(bounds), order }
     }
 
+    /// Rows that differ from what lies below.
+    pub(super) fn rows(&self) -> usize {
+        self.tables.iter().map(BTreeMap::len).sum()
+    }
+
     /// A copy of all changes.
     pub(super) fn to_batch(&self) -> Batch {
         let mut batch = Batch::default();
-        batch.changes.reserve_exact(self.tables.iter().map(BTreeMap::len).sum());
+        batch.changes.reserve_exact(self.rows());
+        self.each(&mut |table, key, value| match value {
+            Some(value) => batch.put(table, key, value),
+            None => batch.delete(table, key),
+        });
+        batch
+    }
+}
+
+impl Changes for Overlay {
+    fn each(&self, change: &mut EachChange<'_>) {
         for table in Table::ALL {
             for (key, value) in &self.tables[index(table)] {
-                match value {
-                    Some(value) => batch.put(table, key.clone(), value.clone()),
-                    None => batch.delete(table, key.clone()),
-                }
+                change(table, key, value.as_deref());
             }
         }
-        batch
+    }
+
+    /// The overhead in memory is more than what RocksDB adds to a row.
+    fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 

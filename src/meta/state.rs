@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::cursor::Parsed;
 use super::layers::Layers;
@@ -18,10 +19,13 @@ pub(super) struct State {
     pub(super) epoch: Epoch,
     pub(super) snapshots: BTreeMap<SnapshotId, Snapshot>,
     pub(super) names: BTreeMap<Box<[u8]>, SnapshotId>,
+    /// Memory of the snapshots: records, names, and what they protect.
+    snapshot_bytes: usize,
     /// Epochs of snapshots and pins, with how many of both need them.
     protected: BTreeMap<Epoch, usize>,
     pub(super) open: Overlay,
-    pub(super) frozen: Option<Overlay>,
+    /// Shared with the commit that writes it.
+    pub(super) frozen: Option<Arc<Overlay>>,
     /// Where records are put together.
     pub(super) scratch: Vec<u8>,
 }
@@ -33,6 +37,7 @@ impl State {
             epoch: load_epoch(kv)?,
             snapshots: BTreeMap::new(),
             names: BTreeMap::new(),
+            snapshot_bytes: 0,
             protected: BTreeMap::new(),
             open: Overlay::default(),
             frozen: None,
@@ -62,13 +67,14 @@ impl State {
     }
 
     pub(super) fn layers<'a>(&'a self, kv: &'a dyn Kv) -> Layers<'a> {
-        Layers { open: &self.open, frozen: self.frozen.as_ref(), kv }
+        Layers { open: &self.open, frozen: self.frozen.as_deref(), kv }
     }
 
     /// Adds a snapshot, or replaces the one with the same id.
     pub(super) fn add_snapshot(&mut self, snapshot: Snapshot) {
         self.remove_snapshot(snapshot.id);
         self.protect(snapshot.epoch);
+        self.snapshot_bytes += memory_of(&snapshot);
         self.names.insert(snapshot.name.clone(), snapshot.id);
         self.snapshots.insert(snapshot.id, snapshot);
     }
@@ -76,8 +82,13 @@ impl State {
     pub(super) fn remove_snapshot(&mut self, id: SnapshotId) {
         if let Some(old) = self.snapshots.remove(&id) {
             self.names.remove(&old.name);
+            self.snapshot_bytes -= memory_of(&old);
             self.unprotect(old.epoch);
         }
+    }
+
+    pub(super) fn snapshot_bytes(&self) -> usize {
+        self.snapshot_bytes
     }
 
     pub(super) fn protect(&mut self, epoch: Epoch) {
@@ -102,10 +113,6 @@ impl State {
         self.protected.last_key_value().map(|(epoch, _)| *epoch)
     }
 
-    pub(super) fn oldest_protected(&self) -> Option<Epoch> {
-        self.protected.first_key_value().map(|(epoch, _)| *epoch)
-    }
-
     /// Notes for those who ask what changed between snapshots that this row did in this epoch.
     pub(super) fn note_change(&mut self, table: Table, key: &[u8]) {
         let asked = matches!(table, Table::Inode | Table::Dirent) && !self.snapshots.is_empty();
@@ -115,10 +122,40 @@ impl State {
         }
     }
 
-    /// True if a snapshot or pin sees a version with this life.
-    pub(super) fn needs(&self, life: Range<Epoch>) -> bool {
-        life.start < life.end && self.protected.range(life).next().is_some()
+    /// The epochs of snapshots and pins now.
+    pub(super) fn protected(&self) -> Protected {
+        Protected(self.protected.keys().copied().collect())
     }
+}
+
+/// Epochs that are looked at, rising. What they do not need when they are copied, nobody will need
+/// later: a new snapshot sees only what is live then.
+pub(super) struct Protected(Vec<Epoch>);
+
+impl Protected {
+    /// True if a snapshot or pin sees a version with this life.
+    pub(super) fn need(&self, life: Range<Epoch>) -> bool {
+        let next = self.0.partition_point(|epoch| *epoch < life.start);
+        self.0.get(next).is_some_and(|epoch| *epoch < life.end)
+    }
+
+    /// True if a snapshot or pin sees a live row born in `birth`.
+    pub(super) fn need_live(&self, birth: Epoch) -> bool {
+        self.0.last().is_some_and(|newest| *newest >= birth)
+    }
+
+    pub(super) fn oldest(&self) -> Option<Epoch> {
+        self.0.first().copied()
+    }
+}
+
+/// Two tree nodes that are two thirds full, the name twice, and the epoch's place.
+fn memory_of(snapshot: &Snapshot) -> usize {
+    2 * (snapshot.name.len() + 16)
+        + 3 * (size_of::<(SnapshotId, Snapshot)>()
+            + size_of::<(Box<[u8]>, SnapshotId)>()
+            + size_of::<(Epoch, usize)>())
+            / 2
 }
 
 fn load_epoch(kv: &dyn Kv) -> Result<Epoch> {

@@ -1,6 +1,6 @@
 //! Reading, at the live tree or at an epoch.
 
-use std::ops::{Deref, Range};
+use std::ops::{Bound, Deref, Range};
 
 use parking_lot::RwLockReadGuard;
 
@@ -9,13 +9,11 @@ use super::layers::SharedRow;
 use super::record::{Reap, ShardRow};
 use super::state::State;
 use super::versions::{self, Versions};
-use super::{damaged, key, record, walk};
+use super::{damaged, key, record};
 use crate::error::{Error, Result};
 use crate::kv::{KeyRange, Kv, Order, Table};
 use crate::limits::CHUNK_BYTES_MAX;
-use crate::types::{
-    At, ChunkNo, Cookie, Dirent, Epoch, Extent, Ino, Inode, ShardId, Snapshot, SnapshotId,
-};
+use crate::types::{At, Cookie, Dirent, Epoch, Extent, Ino, Inode, ShardId, Snapshot, SnapshotId};
 
 /// One consistent state of the metadata, for as long as it lives. Every method that reads rows
 /// fails with `Corrupt` (it names the row) or `Kv`.
@@ -195,6 +193,23 @@ impl<'a> View<'a> {
         self.state.snapshots.values().cloned().collect()
     }
 
+    /// The same from the first with a number above `after`, at most `limit`.
+    pub fn snapshots_after(&self, after: SnapshotId, limit: usize) -> Vec<Snapshot> {
+        let above = (Bound::Excluded(after), Bound::Unbounded);
+        self.state.snapshots.range(above).take(limit).map(|(_, s)| s.clone()).collect()
+    }
+
+    /// How many snapshots there are, and the newest.
+    pub fn newest_snapshot(&self) -> (usize, Option<&Snapshot>) {
+        let snapshots = &self.state.snapshots;
+        (snapshots.len(), snapshots.last_key_value().map(|(_, newest)| newest))
+    }
+
+    /// Memory that the snapshots' records take.
+    pub fn snapshot_bytes(&self) -> usize {
+        self.state.snapshot_bytes()
+    }
+
     /// The snapshot with this number.
     pub fn snapshot(&self, id: SnapshotId) -> Option<Snapshot> {
         self.state.snapshots.get(&id).cloned()
@@ -242,19 +257,6 @@ impl<'a> View<'a> {
     /// A `super` row that holds numbers.
     pub fn super_numbers(&self, name: &[u8]) -> Result<Option<Vec<u64>>> {
         self.get_plain(Table::Super, name, record::numbers)
-    }
-
-    /// One piece of all references: the chunks of up to `limit` extents, live and old, and where to
-    /// go on (`None` at the end). An extent that moves to history between two pieces is seen; one
-    /// that is copied from what is still ahead to what lies behind is not: the caller must note
-    /// the chunks that are referred to anew while it walks.
-    #[allow(clippy::type_complexity)]
-    pub fn chunk_refs(
-        &self,
-        resume: Option<Vec<u8>>,
-        limit: usize,
-    ) -> Result<(Vec<ChunkNo>, Option<Vec<u8>>)> {
-        walk::chunks(&self.state, self.kv, resume, limit)
     }
 
     fn get<T>(

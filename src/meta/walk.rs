@@ -1,70 +1,101 @@
 //! Whole tables in bounded pieces: history nobody needs, and every chunk that is referred to.
+//!
+//! Only committed rows are looked at, so a walk holds no lock, and every piece has an iterator of
+//! its own, so it pins no old state of the database however long it takes.
 
-use super::state::State;
+use super::state::Protected;
 use super::{damaged, key, record};
 use crate::error::{Error, Result};
-use crate::kv::{KeyRange, Kv, Order, Table};
-use crate::types::ChunkNo;
+use crate::kv::{KeyRange, Kv, Table};
+use crate::types::{Epoch, Extent, Ino};
+
+/// A row that nobody needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadRow {
+    /// `history` or `change`.
+    pub table: Table,
+    /// Its key.
+    pub key: Box<[u8]>,
+    /// Raw bytes that it maps; 0 if it is no extent.
+    pub mapped: u32,
+}
 
 /// Rows to delete, and where to go on.
-pub(super) type Dead = (Vec<(Table, Box<[u8]>)>, Option<Vec<u8>>);
+pub type DeadRows = (Vec<DeadRow>, Option<Vec<u8>>);
+
+/// An extent that a walk meets.
+pub(super) struct Seen {
+    pub(super) ino: Ino,
+    pub(super) extent: Extent,
+    pub(super) birth: Epoch,
+    /// When it ended; `None` for a live one.
+    pub(super) end: Option<Epoch>,
+}
 
 /// Looks at up to `limit` rows of `history`, then `change`, for rows that no epoch needs.
 pub(super) fn find_dead(
-    state: &State,
+    protected: &Protected,
     kv: &dyn Kv,
     resume: Option<Vec<u8>>,
     limit: usize,
-) -> Result<Dead> {
+) -> Result<DeadRows> {
     // Differences start from an existing snapshot, so what changed up to the oldest is not asked.
-    let upper = state.oldest_protected().map(|oldest| oldest.next().0.to_be_bytes().to_vec());
+    let upper = protected.oldest().map(|oldest| oldest.next().0.to_be_bytes().to_vec());
     let parts =
         [(Table::History, KeyRange::all()), (Table::Change, KeyRange { lower: Vec::new(), upper })];
     let mut dead = Vec::new();
-    let resume = walk((state, kv), &parts, resume, limit, |table, key, value| {
-        let needed = table == Table::History && {
+    let resume = walk(kv, &parts, resume, limit, |table, key, value| {
+        let mut mapped = 0;
+        if table == Table::History {
             let why = |why| damaged(table, key, why);
-            let (_, _, end) = key::read_history(key).map_err(why)?;
-            let (birth, _) = record::split_birth(value).map_err(why)?;
-            state.needs(birth..end)
-        };
-        if !needed {
-            dead.push((table, key.into()));
+            let (of, live, end) = key::read_history(key).map_err(why)?;
+            let (birth, payload) = record::split_birth(value).map_err(why)?;
+            if protected.need(birth..end) {
+                return Ok(());
+            }
+            if of == Table::Extent {
+                let (_, offset) = key::read_extent(live).map_err(why)?;
+                mapped = record::extent(offset, payload).map_err(why)?.len;
+            }
         }
+        dead.push(DeadRow { table, key: key.into(), mapped });
         Ok(())
     })?;
     Ok((dead, resume))
 }
 
-/// The chunks of up to `limit` extents, live ones first, then old versions.
+/// Shows up to `limit` extents, live ones first, then old versions: a row that moves to `history`
+/// meanwhile moves in one batch, so it is met at one place or at the other.
 pub(super) fn chunks(
-    state: &State,
     kv: &dyn Kv,
     resume: Option<Vec<u8>>,
     limit: usize,
-) -> Result<(Vec<ChunkNo>, Option<Vec<u8>>)> {
+    each: &mut dyn FnMut(&Seen),
+) -> Result<Option<Vec<u8>>> {
     let parts = [
         (Table::Extent, KeyRange::all()),
         (Table::History, KeyRange::prefix(&[Table::Extent.tag()])),
     ];
-    let mut chunks = Vec::new();
-    let resume = walk((state, kv), &parts, resume, limit, |table, key, value| {
+    walk(kv, &parts, resume, limit, |table, key, value| {
         let why = |why| damaged(table, key, why);
-        let live = match table {
-            Table::History => key::read_history(key).map_err(why)?.1,
-            _ => key,
+        let (live, end) = match table {
+            Table::History => {
+                let (_, live, end) = key::read_history(key).map_err(why)?;
+                (live, Some(end))
+            }
+            _ => (key, None),
         };
-        let (_, offset) = key::read_extent(live).map_err(why)?;
-        let (_, payload) = record::split_birth(value).map_err(why)?;
-        chunks.push(record::extent(offset, payload).map_err(why)?.chunk);
+        let (ino, offset) = key::read_extent(live).map_err(why)?;
+        let (birth, payload) = record::split_birth(value).map_err(why)?;
+        let extent = record::extent(offset, payload).map_err(why)?;
+        each(&Seen { ino, extent, birth, end });
         Ok(())
-    })?;
-    Ok((chunks, resume))
+    })
 }
 
 /// Visits up to `limit` rows of `parts`, from where `resume` (part number · last key) says.
 fn walk(
-    (state, kv): (&State, &dyn Kv),
+    kv: &dyn Kv,
     parts: &[(Table, KeyRange)],
     resume: Option<Vec<u8>>,
     limit: usize,
@@ -85,7 +116,7 @@ fn walk(
             key.push(0);
             range.lower = key;
         }
-        for row in state.layers(kv).scan(*table, &range, Order::Forward) {
+        for row in kv.scan_once(*table, &range) {
             let (key, value) = row?;
             visit(*table, &key, &value)?;
             left = left.saturating_sub(1);

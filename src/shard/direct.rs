@@ -7,7 +7,7 @@
 //! Guarantees: as [`Appender`]; room is reserved before bytes are taken, so `NoSpace` comes from
 //! [`Appender::append`] with nothing changed. A sync pads with zeros to the next block, which the
 //! format allows behind any frame, so committed bytes are never written again.
-//! Memory: 1 MiB for each container that was appended to since its last sync.
+//! Memory: a buffer for each container that was appended to since its last sync, see `budget`.
 //! Relies on: a file system with O_DIRECT and fallocate; where one is missing, `local` appends
 //! through the page cache.
 
@@ -21,23 +21,23 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Appender;
+use super::budget::{AppendBudget, Buffer};
 use crate::env::{Faults, Point};
 use crate::error::{Error, Result};
 use crate::sys::disk;
 use crate::types::ContainerId;
 
 /// Alignment of memory, offsets and lengths: the largest logical block of today's disks.
-const BLOCK: usize = 4096;
+pub(super) const BLOCK: usize = 4096;
 /// Bytes per write: larger ones gained nothing.
-const PIECE: usize = 1024 * 1024;
+pub(super) const PIECE: usize = 1024 * 1024;
 
 /// Bytes of one container that are not in its file yet.
 #[derive(Debug)]
 pub(super) struct Tail {
-    /// Empty while nothing is buffered: an idle container costs no memory.
-    memory: Vec<u8>,
-    /// First aligned byte of `memory`.
-    skip: usize,
+    /// `None` while nothing is buffered: an idle container costs no memory.
+    buffer: Option<Buffer>,
+    budget: Arc<AppendBudget>,
     /// Offset in the file of the first buffered byte; a multiple of [`BLOCK`].
     start: u64,
     /// Buffered bytes.
@@ -45,16 +45,12 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    fn new(start: u64) -> Self {
-        Self { memory: Vec::new(), skip: 0, start, filled: 0 }
+    fn new(start: u64, budget: Arc<AppendBudget>) -> Self {
+        Self { buffer: None, budget, start, filled: 0 }
     }
 
     fn buffer(&mut self) -> &mut [u8] {
-        if self.memory.is_empty() {
-            self.memory = vec![0; PIECE + BLOCK];
-            self.skip = self.memory.as_ptr().align_offset(BLOCK);
-        }
-        &mut self.memory[self.skip..self.skip + PIECE]
+        self.buffer.get_or_insert_with(|| self.budget.take()).bytes_mut()
     }
 
     pub(super) fn end(&self) -> u64 {
@@ -71,9 +67,9 @@ impl Tail {
         let from_file = self.start.clamp(offset, end) - offset;
         let front = usize::try_from(from_file).ok()?;
         if front < buf.len() {
-            let at = usize::try_from(offset + from_file - self.start).ok()? + self.skip;
+            let at = usize::try_from(offset + from_file - self.start).ok()?;
             let len = buf.len() - front;
-            buf[front..].copy_from_slice(&self.memory[at..at + len]);
+            buf[front..].copy_from_slice(&self.buffer.as_ref()?.bytes()[at..at + len]);
         }
         Some(front)
     }
@@ -92,6 +88,7 @@ pub(super) struct Site {
     pub(super) unsynced_dirs: Vec<PathBuf>,
     pub(super) tails: Tails,
     pub(super) faults: Faults,
+    pub(super) budget: Arc<AppendBudget>,
 }
 
 /// See the module text.
@@ -111,7 +108,7 @@ impl DirectAppender {
     /// file system cannot do it.
     pub(super) fn new(file: File, len: u64, site: Site) -> Option<Self> {
         let start = len / BLOCK as u64 * BLOCK as u64;
-        let mut tail = Tail::new(start);
+        let mut tail = Tail::new(start, Arc::clone(&site.budget));
         if len > start {
             // A container that was cut inside a block: the rest of the block becomes padding.
             let torn = usize::try_from(len - start).ok()?;
@@ -156,10 +153,11 @@ impl DirectAppender {
         for part in parts {
             let mut rest = *part;
             while !rest.is_empty() {
-                if tail.filled == PIECE {
+                let piece = tail.buffer().len();
+                if tail.filled == piece {
                     flush(&self.file, &mut tail)?;
                 }
-                let (at, room) = (tail.filled, PIECE - tail.filled);
+                let (at, room) = (tail.filled, piece - tail.filled);
                 let (now, later) = rest.split_at(room.min(rest.len()));
                 tail.buffer()[at..at + now.len()].copy_from_slice(now);
                 tail.filled += now.len();
@@ -178,7 +176,7 @@ impl DirectAppender {
             tail.filled = padded;
             flush(&self.file, &mut tail)?;
         }
-        tail.memory = Vec::new();
+        tail.buffer = None;
         drop(tail);
         self.file.sync_data()
     }
@@ -264,7 +262,7 @@ impl Appender for DirectAppender {
         self.sync_file().map_err(|e| self.broken("sync", e))?;
         self.cut_to(len)?;
         self.sync_dirs()?;
-        *self.tail.lock() = Tail::new(len);
+        *self.tail.lock() = Tail::new(len, Arc::clone(&self.site.budget));
         self.broken = Some(Error::invalid(format!("Container {} is sealed", self.site.id)));
         Ok(())
     }

@@ -8,10 +8,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+use super::budget::AppendBudget;
 use super::direct::{DirectAppender, Site, Tails, sync_names};
 use super::marker::Marker;
 use super::{Appender, Shard, Space};
@@ -30,17 +31,23 @@ const CONTAINERS: &str = "containers";
 const LOST_AND_FOUND: &str = "lost+found";
 /// Read handles kept open: enough for a few dozen streams, far below the usual limit of 1024 files.
 const OPEN_FILES_MAX: usize = 64;
+/// Append buffers of a shard that shares no budget: more classes than are written to at a time.
+const APPEND_BYTES: usize = 16 * 1024 * 1024;
 
 /// Containers as files `containers/XX/XXXXXXXXXXXXXXXX.sfc`: the id in hex, in 256 directories by
 /// its low byte.
 #[derive(Debug)]
 pub struct LocalShard {
     dir: PathBuf,
+    volume: VolumeId,
+    id: ShardId,
     /// Last used at the end. Files are opened and removed under this lock, so that a removed
     /// container is never kept open.
     open: Mutex<Vec<(ContainerId, Arc<File>)>>,
     /// What appenders have not written yet.
     tails: Tails,
+    /// Set by who shares it, or when it is first needed.
+    budget: OnceLock<Arc<AppendBudget>>,
     direct: bool,
     faults: Faults,
 }
@@ -92,8 +99,8 @@ impl LocalShard {
     /// Opens shard `id` of `volume` in `dir`.
     ///
     /// # Errors
-    /// `Shard` with the way out if the directory is missing, is no shard, or is another one;
-    /// `Unknown` if a newer program made it; `Io`.
+    /// `ShardMissing` with the way out if the directory is missing or is no shard; `Shard` if it is
+    /// another one; `Unknown` if a newer program made it; `Io`.
     pub fn open(dir: &Path, volume: VolumeId, id: ShardId) -> Result<Self> {
         Self::open_with(dir, volume, id, Faults::default())
     }
@@ -103,51 +110,14 @@ impl LocalShard {
     /// # Errors
     /// As [`LocalShard::open`].
     pub fn open_with(dir: &Path, volume: VolumeId, id: ShardId, faults: Faults) -> Result<Self> {
-        let shown = dir.display();
-        if !dir.is_dir() {
-            return Err(Error::Shard {
-                what: format!(
-                    "Directory {shown} of shard {id} is missing; mount the disk that holds it, or \
-                     see `stratafs shard --help` for moving a shard"
-                ),
-            });
-        }
-        let path = dir.join(MARKER);
-        let bytes = match read_at_most(&path, Marker::LEN + 1) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                return Err(Error::Shard {
-                    what: format!(
-                        "Directory {shown} holds no file {MARKER}, so it is not shard {id}; mount \
-                         the disk that holds the shard there"
-                    ),
-                });
-            }
-            Err(e) => return Err(failed("read", &path, e)),
-        };
-        let found = Marker::parse(&bytes, &path.display().to_string())?;
-        if found.volume != volume {
-            return Err(Error::Shard {
-                what: format!(
-                    "Directory {shown} is a shard of volume {}, not of {volume}; mount the right \
-                     disk there",
-                    found.volume
-                ),
-            });
-        }
-        if found.shard != id {
-            return Err(Error::Shard {
-                what: format!(
-                    "Directory {shown} is shard {}, not shard {id}, of this volume; mount the \
-                     right disk there",
-                    found.shard
-                ),
-            });
-        }
+        check_marker(dir, volume, id)?;
         Ok(Self {
             dir: dir.to_owned(),
+            volume,
+            id,
             open: Mutex::default(),
             tails: Tails::default(),
+            budget: OnceLock::new(),
             direct: true,
             faults,
         })
@@ -206,6 +176,7 @@ impl LocalShard {
             unsynced_dirs: unsynced_dirs.clone(),
             tails: Arc::clone(&self.tails),
             faults: self.faults.clone(),
+            budget: Arc::clone(self.budget.get_or_init(|| AppendBudget::new(APPEND_BYTES))),
         };
         let direct = disk::open_direct(&path).ok().filter(|_| self.direct);
         if let Some(direct) = direct.and_then(|file| DirectAppender::new(file, len, site())) {
@@ -233,6 +204,11 @@ impl LocalShard {
 }
 
 impl Shard for LocalShard {
+    fn share_budget(&self, budget: &Arc<AppendBudget>) {
+        // Whoever comes second has another volume's shard in hand, or this one's again.
+        let _ = self.budget.set(Arc::clone(budget));
+    }
+
     fn create(&self, id: ContainerId) -> Result<Box<dyn Appender>> {
         let folder = self.folder(id);
         match fs::create_dir(&folder) {
@@ -328,9 +304,59 @@ impl Shard for LocalShard {
         Ok(Space { total_bytes: space.total_bytes, free_bytes: space.free_bytes })
     }
 
+    fn probe(&self) -> Result<()> {
+        check_marker(&self.dir, self.volume, self.id)
+    }
+
     fn place(&self) -> String {
         self.dir.display().to_string()
     }
+}
+
+/// Is the directory shard `id` of `volume`?
+fn check_marker(dir: &Path, volume: VolumeId, id: ShardId) -> Result<()> {
+    let shown = dir.display();
+    if !dir.is_dir() {
+        return Err(Error::ShardMissing {
+            what: format!(
+                "Directory {shown} of shard {id} is missing; mount the disk that holds it, or \
+                 see `stratafs shard --help` for moving a shard"
+            ),
+        });
+    }
+    let path = dir.join(MARKER);
+    let bytes = match read_at_most(&path, Marker::LEN + 1) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            return Err(Error::ShardMissing {
+                what: format!(
+                    "Directory {shown} holds no file {MARKER}, so it is not shard {id}; mount \
+                     the disk that holds the shard there"
+                ),
+            });
+        }
+        Err(e) => return Err(failed("read", &path, e)),
+    };
+    let found = Marker::parse(&bytes, &path.display().to_string())?;
+    if found.volume != volume {
+        return Err(Error::Shard {
+            what: format!(
+                "Directory {shown} is a shard of volume {}, not of {volume}; mount the right \
+                 disk there",
+                found.volume
+            ),
+        });
+    }
+    if found.shard != id {
+        return Err(Error::Shard {
+            what: format!(
+                "Directory {shown} is shard {}, not shard {id}, of this volume; mount the \
+                 right disk there",
+                found.shard
+            ),
+        });
+    }
+    Ok(())
 }
 
 #[derive(Debug)]

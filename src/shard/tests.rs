@@ -256,7 +256,7 @@ fn open_names_what_is_wrong() {
     let base = tempfile::tempdir().unwrap();
     let dir = base.path().join("disk");
     let sentence = |dir: &Path, volume, id| match LocalShard::open(dir, volume, id) {
-        Err(Error::Shard { what }) => what,
+        Err(Error::Shard { what } | Error::ShardMissing { what }) => what,
         other => panic!("{other:?}"),
     };
     assert!(sentence(&dir, VOLUME, SHARD).contains("missing"));

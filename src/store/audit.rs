@@ -4,7 +4,7 @@
 //! named, and the rest is looked at. Chunks are taken [`WINDOW_CHUNKS`] at a time, about 20 bytes
 //! each; with more of them fingerprints (and, by the caller, extents) are read several times.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::Store;
 use super::core::Core;
@@ -12,7 +12,7 @@ use super::ledger::audit_damaged;
 use super::rows::{
     ChunkRow, ContainerRow, ContainerState, FingerprintRow, Health, chunk_key, parse_key,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kv::{KeyRange, Kv, Order, Row, Table};
 use crate::types::{ChunkNo, ContainerId, Fingerprint};
 
@@ -26,7 +26,7 @@ const PROBLEMS_MAX: usize = 1000;
 pub struct Audit {
     /// Chunks there are.
     pub chunks: u64,
-    /// Containers and the bytes of each.
+    /// Containers that can be looked at, and the bytes of each.
     pub containers: Vec<(ContainerId, u64)>,
     /// What does not fit together, one sentence each.
     pub problems: Vec<String>,
@@ -37,6 +37,8 @@ pub struct Audit {
     done: bool,
     /// Chunks whose rows say that they are damaged.
     bad: u64,
+    /// Containers on shards that are away, by the sentence that says so.
+    away: BTreeMap<String, u64>,
 }
 
 /// A container's row and what chunk rows say of it.
@@ -93,11 +95,13 @@ impl Audit {
             match read.and_then(|id| Ok((id, ContainerRow::parse(id, &value)?))) {
                 Ok((id, row)) => {
                     audit.container_file(id, &row, &store.core);
-                    audit.containers.push((id, row.bytes));
                     audit.tallies.insert(id, Tally { row, chunks: 0, raw_bytes: 0 });
                 }
                 Err(e) => audit.problem(e.to_string()),
             }
+        }
+        for (why, count) in std::mem::take(&mut audit.away) {
+            audit.problem(format!("{count} containers were not checked: {why}"));
         }
         audit
     }
@@ -169,7 +173,15 @@ impl Audit {
     }
 
     fn container_file(&mut self, id: ContainerId, row: &ContainerRow, core: &Core) {
-        let len = core.shard(row.shard).and_then(|shard| shard.len(id));
+        let shard = match core.shard(row.shard) {
+            Err(Error::ShardMissing { what }) => {
+                *self.away.entry(what).or_default() += 1;
+                return;
+            }
+            shard => shard,
+        };
+        self.containers.push((id, row.bytes));
+        let len = shard.and_then(|shard| shard.len(id));
         let wrong = match len {
             // An open container may hold more than was committed.
             Ok(len) if row.state == ContainerState::Open => len < row.bytes,

@@ -4,22 +4,29 @@ use super::NextIds;
 use super::core::Core;
 use super::ledger::{Found, Marks, Verified, drop_recorded};
 use super::pending::StoredChunk;
-use super::rows::{ChunkRow, FingerprintRow, chunk_key, container_key};
+use super::rows::{FingerprintRow, chunk_key, container_key};
 use crate::env::Point;
 use crate::error::{Error, Result};
-use crate::kv::{Batch, Table};
+use crate::kv::{Batch, Changes, EachChange, Table};
 use crate::types::{ChunkNo, ContainerId, Fingerprint, ShardId};
 
 /// Chunks dropped from memory under one hold of the lock: a few hundred microseconds.
 const DROP_AT_ONCE: usize = 4096;
 
-/// What a commit's batch must carry, and what is to be done once it is durable.
+/// Most bytes of a chunk's two rows in memtables, and of their deletion.
+const CHUNK_ROWS_BYTES: usize = 240;
+const GONE_ROWS_BYTES: usize = 128;
+
+/// What a commit's batch must carry (its [`Changes`]: rows of the chunk, fingerprint and container
+/// tables), and what is to be done once it is durable.
 #[derive(Debug)]
 pub struct Sealed {
-    /// Rows of the chunk, fingerprint and container tables.
-    pub changes: Batch,
+    /// All rows but those of new chunks, which are made when they are written.
+    rows: Batch,
     /// To be persisted with the same batch.
     pub next: NextIds,
+    /// Rows of these chunks go; a fingerprint only if it stands for the chunk.
+    gone: Vec<(ChunkNo, Option<Fingerprint>)>,
     stored: Vec<StoredChunk>,
     doomed: Vec<(ContainerId, ShardId)>,
     marks: Marks,
@@ -30,7 +37,36 @@ impl Sealed {
     /// True if the batch changes nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.changes.changes.is_empty()
+        self.rows() == 0
+    }
+
+    /// How many rows it changes.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows.changes.len() + 2 * (self.gone.len() + self.stored.len())
+    }
+}
+
+impl Changes for Sealed {
+    fn each(&self, change: &mut EachChange<'_>) {
+        // Marks, then deletions, then new rows: later changes of a row win.
+        self.rows.each(change);
+        for (chunk, fingerprint) in &self.gone {
+            change(Table::Chunk, &chunk_key(*chunk), None);
+            if let Some(fingerprint) = fingerprint {
+                change(Table::Fingerprint, &fingerprint.0, None);
+            }
+        }
+        for StoredChunk { chunk, row, .. } in &self.stored {
+            change(Table::Chunk, &chunk_key(*chunk), Some(&row.to_bytes()));
+            let by_fingerprint = FingerprintRow { health: row.health, chunk: *chunk };
+            change(Table::Fingerprint, &row.fingerprint.0, Some(&by_fingerprint.to_bytes()));
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let (gone, stored) = (self.gone.len(), self.stored.len());
+        self.rows.bytes() + GONE_ROWS_BYTES * gone + CHUNK_ROWS_BYTES * stored
     }
 }
 
@@ -52,10 +88,10 @@ impl Core {
         for (id, row) in corrected {
             changes.put(Table::Container, container_key(id), row.to_bytes());
         }
-        // Marks, then deletions, then new rows: later changes of a row win.
         let marks = self.health_rows(&found, &mut changes)?;
         let verified = self.verified_rows(found.verified, &mut changes)?;
-        let doomed = self.doom_rows(&doomed, &marks, &mut changes)?;
+        let mut gone = Vec::new();
+        let doomed = self.doom_rows(&doomed, &marks, &mut changes, &mut gone)?;
         let mut stored = Vec::new();
         for writer in self.writers() {
             let sealed = writer.lock().seal(&self.faults);
@@ -67,13 +103,13 @@ impl Core {
         }
         // A chunk stored twice since the last commit: the newer place is the better one.
         stored.sort_unstable_by_key(|chunk| chunk.stamp);
-        for StoredChunk { chunk, row, .. } in &stored {
-            put_chunk(&mut changes, *chunk, row);
+        for StoredChunk { chunk, .. } in &stored {
             self.forget_damage(*chunk, &marks, &mut changes)?;
         }
         self.faults.pass(Point::SealDone);
         *sealing = true;
-        Ok(Sealed { changes, next: self.next_ids(), stored, doomed, marks, verified })
+        let next = self.next_ids();
+        Ok(Sealed { rows: changes, next, gone, stored, doomed, marks, verified })
     }
 
     /// Hands the jobs that failed to the workers again, if their failure may have passed.
@@ -123,16 +159,15 @@ impl Core {
         doomed: &[ContainerId],
         marks: &Marks,
         changes: &mut Batch,
+        gone: &mut Vec<(ChunkNo, Option<Fingerprint>)>,
     ) -> Result<Vec<(ContainerId, ShardId)>> {
         let mut places = Vec::with_capacity(doomed.len());
         for id in doomed {
             places.push((*id, self.container(*id)?.shard));
             for (chunk, row) in self.rows_of(*id)? {
-                changes.delete(Table::Chunk, chunk_key(chunk));
                 self.forget_damage(chunk, marks, changes)?;
-                if self.chunk_with(row.fingerprint) == Some(chunk) {
-                    changes.delete(Table::Fingerprint, row.fingerprint.0);
-                }
+                let known = self.chunk_with(row.fingerprint) == Some(chunk);
+                gone.push((chunk, known.then_some(row.fingerprint)));
             }
             changes.delete(Table::Container, container_key(*id));
             changes.delete(Table::Scrub, container_key(*id));
@@ -172,10 +207,4 @@ impl Core {
         }
         *self.sealing.lock() = false;
     }
-}
-
-fn put_chunk(changes: &mut Batch, chunk: ChunkNo, row: &ChunkRow) {
-    changes.put(Table::Chunk, chunk_key(chunk), row.to_bytes());
-    let by_fingerprint = FingerprintRow { health: row.health, chunk };
-    changes.put(Table::Fingerprint, row.fingerprint.0, by_fingerprint.to_bytes());
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::cache::FrameCache;
-use super::pending::{Lane, Pending};
+use super::pending::{Lane, Load, Pending};
 use super::queue::Queue;
 use super::rows::{ChunkRow, ContainerRow, FingerprintRow, chunk_key, container_key, parse_key};
 use super::writer::Writer;
@@ -19,11 +19,16 @@ use crate::shard::Shard;
 use crate::stats::Stats;
 use crate::types::{ChunkNo, ContainerId, Fingerprint, ShardId};
 
+/// Open groups may have this part of the queue's bound.
+const GROUPS_SHARE: usize = 2;
+
 pub(super) struct Core {
     pub(super) kv: Arc<dyn Kv>,
     pub(super) options: StoreOptions,
     pub(super) stats: Arc<Stats>,
     pub(super) pending: Mutex<Pending>,
+    /// What it takes in memory.
+    pub(super) load: Arc<Load>,
     /// A job is done or has failed; goes with `pending`.
     pub(super) progress: Condvar,
     pub(super) queue: Queue,
@@ -36,8 +41,10 @@ pub(super) struct Core {
     pub(super) strays: Mutex<Vec<(ShardId, ContainerId)>>,
     /// False if table `damaged` is empty, as it nearly always is: nobody needs to ask it then.
     pub(super) has_damage: AtomicBool,
-    shards: RwLock<HashMap<ShardId, Arc<dyn Shard>>>,
-    writers: Mutex<HashMap<Lane, Arc<Mutex<Writer>>>>,
+    pub(super) shards: RwLock<HashMap<ShardId, Arc<dyn Shard>>>,
+    /// Shards that the volume has and that are not there now, with the sentence that says so.
+    pub(super) away: RwLock<HashMap<ShardId, String>>,
+    pub(super) writers: Mutex<HashMap<Lane, Arc<Mutex<Writer>>>>,
 }
 
 impl Core {
@@ -48,11 +55,13 @@ impl Core {
         stats: Arc<Stats>,
         faults: Faults,
     ) -> Self {
+        let pending = Pending::new(next, options.queue_bytes / GROUPS_SHARE);
         Self {
             kv,
             options,
             stats,
-            pending: Mutex::new(Pending::new(next)),
+            load: pending.load(),
+            pending: Mutex::new(pending),
             progress: Condvar::new(),
             queue: Queue::new(options.queue_bytes),
             cache: FrameCache::new(options.cache_bytes),
@@ -62,6 +71,7 @@ impl Core {
             has_damage: AtomicBool::new(true),
             faults,
             shards: RwLock::default(),
+            away: RwLock::default(),
             writers: Mutex::default(),
         }
     }
@@ -73,8 +83,11 @@ impl Core {
 
     pub(super) fn shard(&self, id: ShardId) -> Result<Arc<dyn Shard>> {
         let found = self.shards.read().get(&id).cloned();
-        found.ok_or_else(|| Error::Shard {
-            what: format!("Shard {id} is not there; see `stratafs shard list` for its place"),
+        found.ok_or_else(|| match self.away.read().get(&id) {
+            Some(why) => Error::ShardMissing { what: why.clone() },
+            None => Error::Shard {
+                what: format!("Shard {id} is not there; see `stratafs shard list` for its place"),
+            },
         })
     }
 
@@ -88,6 +101,7 @@ impl Core {
 
     pub(super) fn insert_shard(&self, id: ShardId, shard: Arc<dyn Shard>) {
         self.shards.write().insert(id, shard);
+        self.away.write().remove(&id);
     }
 
     /// The writer of a lane, made when it is first asked for.
@@ -111,13 +125,19 @@ impl Core {
     }
 
     pub(super) fn containers(&self) -> Result<Vec<(ContainerId, ContainerRow)>> {
+        self.container_rows().collect()
+    }
+
+    /// The committed containers in number order, one by one.
+    pub(super) fn container_rows(
+        &self,
+    ) -> impl Iterator<Item = Result<(ContainerId, ContainerRow)>> + '_ {
         let rows = self.kv.scan(Table::Container, &KeyRange::all(), Order::Forward);
         rows.map(|row| {
             let (key, value) = row?;
             let id = ContainerId(parse_key("container", &key)?);
             Ok((id, ContainerRow::parse(id, &value)?))
         })
-        .collect()
     }
 
     /// The committed row of a chunk.
@@ -150,22 +170,11 @@ impl Core {
             lower: chunk_key(first).to_vec(),
             upper: upper.map(|no| chunk_key(ChunkNo(no)).to_vec()),
         };
-        let rows = self.kv.scan(Table::Chunk, &range, Order::Forward);
+        let rows = self.kv.scan_once(Table::Chunk, &range);
         Ok(rows.map(|row| {
             let (key, value) = row?;
             let chunk = ChunkNo(parse_key("chunk", &key)?);
             Ok((chunk, ChunkRow::parse(chunk, &value)?))
         }))
-    }
-
-    /// Committed rows of the chunks whose place is container `id`. Numbers follow write order, so
-    /// the range from its first to its last chunk is little longer than the container's share.
-    pub(super) fn rows_of(&self, id: ContainerId) -> Result<Vec<(ChunkNo, ChunkRow)>> {
-        let row = self.container(id)?;
-        if row.chunks == 0 {
-            return Ok(Vec::new());
-        }
-        let rows = self.chunk_rows(row.first, Some(row.last))?;
-        rows.filter(|row| row.as_ref().map_or(true, |(_, row)| row.container == id)).collect()
     }
 }

@@ -277,6 +277,16 @@ pub(super) fn audit_damaged(kv: &dyn Kv, bad: u64, problems: &mut Vec<String>) -
 }
 
 impl Store {
+    /// Reads and verifies a committed container: header, footer, every frame and chunk. Damaged
+    /// chunks are remembered, as when a read meets them.
+    ///
+    /// # Errors
+    /// `NotFound`; `Shard` if its shard is not there; `Kv`. Damage is in the report.
+    pub fn verify_container(&self, id: ContainerId) -> Result<Report> {
+        let report = self.core.verify_container(id, &mut |_| true)?;
+        report.ok_or_else(|| Error::invalid("The verification was stopped"))
+    }
+
     /// As [`Store::verify_container`], at the pace of the caller: `pace` hears the length of every
     /// frame before it is read and may wait; when it says false, the rest is left (`None`).
     ///

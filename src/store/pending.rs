@@ -4,6 +4,8 @@
 //! the store is taken while it is held.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
 
@@ -20,6 +22,35 @@ use crate::types::{ChunkNo, ClassId, ContainerId, Fingerprint, ShardId};
 const BAD_CHUNKS_MAX: usize = 100_000;
 /// Spare room of the maps after a commit, in entries: below it shrinking is not worth the copy.
 const SPARE_ENTRIES: usize = 16 * 1024;
+
+/// Memory of a chunk until its commit, without its bytes: its places in the two maps, which are
+/// half empty at worst, and its row, waiting in a writer's list that grows by doubling.
+const CHUNK_BYTES: usize = 2
+    * (size_of::<(ChunkNo, Entry)>()
+        + size_of::<(Fingerprint, ChunkNo)>()
+        + size_of::<StoredChunk>());
+/// The same of a chunk of a doomed container: in a list, in the set, and what the commit deletes.
+const DOOMED_BYTES: usize =
+    2 * (size_of::<ChunkNo>() + size_of::<ChunkNo>() + size_of::<(ChunkNo, Option<Fingerprint>)>());
+
+/// Memory of what is not committed yet; readable without the lock.
+#[derive(Debug, Default)]
+pub(super) struct Load {
+    /// Rows to be written: chunks and doomed chunks.
+    rows: AtomicUsize,
+    /// Raw bytes in open groups.
+    groups: AtomicUsize,
+}
+
+impl Load {
+    pub(super) fn rows_bytes(&self) -> usize {
+        self.rows.load(Relaxed)
+    }
+
+    pub(super) fn group_bytes(&self) -> usize {
+        self.groups.load(Relaxed)
+    }
+}
 
 /// Where new chunks of one kind go: a container of one shard and one class.
 pub(super) type Lane = (ShardId, ClassId);
@@ -103,6 +134,9 @@ pub(super) struct Pending {
     chunks: HashMap<ChunkNo, Entry>,
     by_fingerprint: HashMap<Fingerprint, ChunkNo>,
     groups: HashMap<Lane, Group>,
+    /// Raw bytes that all groups may have together.
+    groups_max: usize,
+    load: Arc<Load>,
     outstanding: BTreeSet<u64>,
     doomed: HashMap<ContainerId, Doom>,
     doomed_chunks: HashSet<ChunkNo>,
@@ -121,8 +155,17 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    pub(super) fn new(next: NextIds) -> Self {
-        Self { next_chunk: next.chunk.0, ..Self::default() }
+    pub(super) fn new(next: NextIds, groups_max: usize) -> Self {
+        Self { next_chunk: next.chunk.0, groups_max, ..Self::default() }
+    }
+
+    pub(super) fn load(&self) -> Arc<Load> {
+        Arc::clone(&self.load)
+    }
+
+    fn note_rows(&self) {
+        let doomed = DOOMED_BYTES * self.doomed_chunks.len();
+        self.load.rows.store(CHUNK_BYTES * self.chunks.len() + doomed, Relaxed);
     }
 
     pub(super) fn next_chunk(&self) -> ChunkNo {
@@ -189,6 +232,7 @@ impl Pending {
         let spot = Spot::Waiting { raw: new.raw.clone(), lane };
         self.chunks.insert(new.chunk, Entry { fingerprint: new.fingerprint, spot });
         self.by_fingerprint.insert(new.fingerprint, new.chunk);
+        self.note_rows();
 
         let mut jobs = Vec::new();
         if len >= GROUP_CHUNK_BYTES_MAX as usize {
@@ -196,23 +240,32 @@ impl Pending {
             jobs.push(self.job(lane, group));
             return jobs;
         }
-        if let Some(group) = self.groups.remove(&lane) {
-            if group.codec == hint.codec {
-                self.groups.insert(lane, group);
-            } else {
-                jobs.push(self.job(lane, group));
-            }
+        if self.groups.get(&lane).is_some_and(|group| group.codec != hint.codec) {
+            jobs.extend(self.close_group(lane));
         }
         let empty = || Group { codec: hint.codec, chunks: Vec::new(), raw_bytes: 0 };
         let group = self.groups.entry(lane).or_insert_with(empty);
         group.raw_bytes += len;
         group.chunks.push(new);
+        self.load.groups.fetch_add(len, Relaxed);
         let full = group.raw_bytes >= GROUP_BYTES as usize
             || group.chunks.len() >= FRAME_CHUNKS_MAX as usize;
-        if full && let Some(group) = self.groups.remove(&lane) {
-            jobs.push(self.job(lane, group));
+        if full {
+            jobs.extend(self.close_group(lane));
+        }
+        // Every class on every shard may have a group open: together they are bounded, too.
+        while self.load.group_bytes() > self.groups_max {
+            let largest = self.groups.iter().max_by_key(|(_, group)| group.raw_bytes);
+            let Some(lane) = largest.map(|(lane, _)| *lane) else { break };
+            jobs.extend(self.close_group(lane));
         }
         jobs
+    }
+
+    fn close_group(&mut self, lane: Lane) -> Option<Job> {
+        let group = self.groups.remove(&lane)?;
+        self.load.groups.fetch_sub(group.raw_bytes, Relaxed);
+        Some(self.job(lane, group))
     }
 
     fn job(&mut self, lane: Lane, group: Group) -> Job {
@@ -225,8 +278,8 @@ impl Pending {
 
     /// Closes all groups.
     pub(super) fn close_groups(&mut self) -> Vec<Job> {
-        let groups = std::mem::take(&mut self.groups);
-        groups.into_iter().map(|(lane, group)| self.job(lane, group)).collect()
+        let lanes: Vec<Lane> = self.groups.keys().copied().collect();
+        lanes.into_iter().filter_map(|lane| self.close_group(lane)).collect()
     }
 
     /// All tickets below it were given before now.
@@ -322,6 +375,7 @@ impl Pending {
         }
         self.doomed_chunks.extend(chunks.iter().copied());
         self.doomed.insert(id, Doom { chunks, due: false });
+        self.note_rows();
         true
     }
 
@@ -352,6 +406,7 @@ impl Pending {
                 self.by_fingerprint.remove(&fingerprint);
             }
         }
+        self.note_rows();
     }
 
     /// The rows of this container are gone from the database.
@@ -361,16 +416,19 @@ impl Pending {
         for chunk in doom.chunks {
             self.doomed_chunks.remove(&chunk);
         }
+        self.note_rows();
     }
 
     /// Gives back memory that a large commit needed.
     pub(super) fn shrink(&mut self) {
         self.chunks.shrink_to(self.chunks.len() * 2 + SPARE_ENTRIES);
         self.by_fingerprint.shrink_to(self.by_fingerprint.len() * 2 + SPARE_ENTRIES);
+        self.doomed_chunks.shrink_to(self.doomed_chunks.len() * 2 + SPARE_ENTRIES);
     }
 }
 
-/// A full disk may have room again; anything else needs the volume to be opened again.
+/// A full disk may have room again and a shard may come back; anything else needs the volume to be
+/// opened again.
 fn is_passing(cause: &Error) -> bool {
-    matches!(cause, Error::NoSpace { .. })
+    matches!(cause, Error::NoSpace { .. } | Error::ShardMissing { .. })
 }

@@ -59,6 +59,11 @@ impl Queue {
         self.room.notify_all();
     }
 
+    /// Raw bytes of queued jobs and of those a worker has in hand.
+    pub(super) fn bytes(&self) -> usize {
+        self.waiting.lock().bytes
+    }
+
     /// Sends the workers home.
     pub(super) fn close(&self) {
         self.waiting.lock().closed = true;

@@ -10,10 +10,34 @@ use super::core::Core;
 use super::frame::{FrameDirectory, FrameEntry};
 use super::pending::Spot;
 use super::rows::{ChunkRow, Health};
+use super::{ChunkPlace, Store};
 use crate::checksum::crc32c;
 use crate::codec::{Codec, decode};
 use crate::error::{Error, Result};
 use crate::types::{ChunkNo, ContainerId, Fingerprint, ShardId};
+
+impl Store {
+    /// Where a chunk lies, as its row says.
+    ///
+    /// # Errors
+    /// `Corrupt` if it has no row; `Kv`.
+    pub fn place_of(&self, chunk: ChunkNo) -> Result<ChunkPlace> {
+        let (row, shard, class) = match self.core.locate(chunk)? {
+            Spot::Waiting { raw, lane: (shard, class) } => {
+                let raw_len = u32::try_from(raw.len()).unwrap_or(u32::MAX);
+                return Ok(ChunkPlace { container: None, shard, class, raw_len, stored_len: 0 });
+            }
+            Spot::Stored { row, lane: (shard, class), .. } => (row, shard, class),
+        };
+        Ok(ChunkPlace {
+            container: Some(row.container),
+            shard,
+            class,
+            raw_len: row.raw_len,
+            stored_len: u32::try_from(row.stored_share()).unwrap_or(u32::MAX),
+        })
+    }
+}
 
 impl Core {
     pub(super) fn read(&self, chunk: ChunkNo) -> Result<Bytes> {
@@ -105,7 +129,16 @@ impl Core {
         // The row was parsed: this is at most a frame's bound.
         let mut stored = vec![0; row.frame_len as usize];
         let place = self.shard(shard)?;
-        let read = place.read_at(row.container, u64::from(row.frame_offset), &mut stored);
+        let mut read = || place.read_at(row.container, u64::from(row.frame_offset), &mut stored);
+        let read = read().or_else(|error| match error {
+            // Nothing is said against a chunk whose whole shard is gone.
+            Error::NotFound { .. } | Error::Io { .. } if let Err(gone) = place.probe() => {
+                Err(Error::ShardMissing { what: gone.to_string() })
+            }
+            // It may just have come back.
+            Error::NotFound { .. } => read(),
+            error => Err(error),
+        });
         read.map_err(|error| match error {
             Error::NotFound { .. } => {
                 Error::corrupt(name_of(chunk, row.container, shard), "the container is missing")
@@ -127,7 +160,8 @@ impl Core {
     pub(super) fn note_damage(&self, chunk: ChunkNo, row: &ChunkRow, error: &Error) {
         let known = !self.mark_damage(chunk, row, error) || row.health == Health::Bad;
         let damage = matches!(error, Error::Corrupt { .. });
-        if error.is_fault() && !(damage && known) {
+        let away = matches!(error, Error::ShardMissing { .. });
+        if error.is_fault() && !(damage && known) && !away {
             log::error!(
                 "Chunk not readable chunk={chunk} container={} cause={error}",
                 row.container

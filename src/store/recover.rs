@@ -1,6 +1,5 @@
 //! Opening: brings the shards to the state the tables speak of.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::NextIds;
@@ -41,19 +40,33 @@ impl Core {
         if self.has_shard(id) {
             return Err(Error::Exists { what: format!("Shard {id}") });
         }
+        if !self.release(id) {
+            let what = format!(
+                "Shard {id} is back, but what was written to it before it went is \
+                               not committed yet"
+            );
+            return Err(Error::Busy { what });
+        }
         if self.options.read_only {
             self.insert_shard(id, shard);
             return Ok(());
         }
-        let mut known = HashSet::new();
         let mut open = Vec::new();
-        for (container, row) in self.containers()? {
-            known.insert(container);
+        let mut without_row = Vec::new();
+        let mut found = shard.list()?.into_iter().peekable();
+        // Both in rising order: what lies between two rows has none.
+        for row in self.container_rows() {
+            let (container, row) = row?;
+            while let Some(between) = found.next_if(|found| *found < container) {
+                without_row.push(between);
+            }
+            found.next_if_eq(&container);
             if row.shard == id && row.state == ContainerState::Open {
                 open.push((container, row));
             }
         }
-        self.clear_leftovers(id, &*shard, |container| known.contains(&container))?;
+        without_row.extend(found);
+        self.clear_leftovers(id, &*shard, without_row)?;
         for (container, row) in open {
             match self.reopen(&*shard, container, row) {
                 Ok(open) => self.writer((id, row.class)).lock().adopt(open),

@@ -39,12 +39,17 @@ pub struct Stray {
 
 impl Store {
     /// Deletes the containers without a row that opening kept, unless they hold a live chunk that
-    /// has no other place. Call only when `is_live` knows every extent.
+    /// has no other place; with `look_only` it counts them. Call only when `is_live` knows every
+    /// extent.
     ///
     /// # Errors
     /// `Corrupt`, `Kv`, those of the shards.
-    pub fn free_strays(&self, is_live: &dyn Fn(ChunkNo) -> bool) -> Result<StrayReport> {
-        self.core.free_strays(is_live)
+    pub fn free_strays(
+        &self,
+        is_live: &dyn Fn(ChunkNo) -> bool,
+        look_only: bool,
+    ) -> Result<StrayReport> {
+        self.core.free_strays(is_live, look_only)
     }
 
     /// Container files without a committed row that nobody writes to. Containers made meanwhile may
@@ -72,12 +77,9 @@ impl Core {
         &self,
         id: ShardId,
         shard: &dyn Shard,
-        is_known: impl Fn(ContainerId) -> bool,
+        without_row: Vec<ContainerId>,
     ) -> Result<()> {
-        for container in shard.list()? {
-            if is_known(container) {
-                continue;
-            }
+        for container in without_row {
             if container < self.next_ids().container && self.may_be_missed(container, shard)? {
                 log::warn!("Container without a row kept container={container} shard={id}");
                 self.strays.lock().push((id, container));
@@ -116,11 +118,16 @@ impl Core {
     }
 
     /// See [`super::Store::free_strays`].
-    pub(super) fn free_strays(&self, is_live: &dyn Fn(ChunkNo) -> bool) -> Result<StrayReport> {
+    pub(super) fn free_strays(
+        &self,
+        is_live: &dyn Fn(ChunkNo) -> bool,
+        look_only: bool,
+    ) -> Result<StrayReport> {
         let mut report = StrayReport::default();
         let strays = self.strays.lock().clone();
         for (shard_id, id) in strays {
-            let shard = self.shard(shard_id)?;
+            // One that is away keeps what it has.
+            let Ok(shard) = self.shard(shard_id) else { continue };
             let bytes = shard.len(id)?;
             let found = find_frames(&*shard, id, bytes)?;
             let mut needed = false;
@@ -132,9 +139,11 @@ impl Core {
                 report.needed += 1;
                 continue;
             }
-            self.faults.hit(Point::GcStray)?;
-            shard.delete(id)?;
-            self.strays.lock().retain(|stray| *stray != (shard_id, id));
+            if !look_only {
+                self.faults.hit(Point::GcStray)?;
+                shard.delete(id)?;
+                self.strays.lock().retain(|stray| *stray != (shard_id, id));
+            }
             report.freed += 1;
             report.freed_bytes += bytes;
         }

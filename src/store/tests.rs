@@ -1,5 +1,6 @@
 //! The store on a shard in memory and a database of maps, through every kind of trouble.
 
+mod bounds;
 mod damage;
 mod double;
 mod health;
@@ -60,7 +61,7 @@ impl Bench {
     }
 
     fn write(&mut self, sealed: &Sealed) {
-        self.kv.write(sealed.changes.clone()).unwrap();
+        self.kv.write_parts(&[sealed]).unwrap();
         self.next = sealed.next;
     }
 
@@ -137,7 +138,7 @@ fn puts_and_commits_at_once_lose_nothing() {
         let threads = [scope.spawn(put(0)), scope.spawn(put(200)), scope.spawn(put(350))];
         for _ in 0..20 {
             let sealed = t.store.seal().unwrap();
-            kv.write(sealed.changes.clone()).unwrap();
+            kv.write_parts(&[&sealed]).unwrap();
             t.store.committed(sealed);
         }
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
@@ -224,7 +225,7 @@ fn classes_and_codecs_do_not_share_frames() {
         rows.push(*row);
         Ok(())
     };
-    t.store.each_chunk(collect).unwrap();
+    t.store.each_chunk(ChunkNo(0), 1000, collect).unwrap();
     assert_ne!(rows[0].container, rows[1].container);
     assert_eq!(rows[0].container, rows[2].container);
     let mut offsets = [rows[0], rows[2], rows[3]].map(|row| row.frame_offset);
@@ -327,7 +328,7 @@ fn a_directory_keeps_what_was_committed() {
     let chunks: Vec<ChunkNo> = (0..50).map(|n| put(&store, n).chunk).collect();
     let sealed = store.seal().unwrap();
     let next = sealed.next;
-    kv.write(sealed.changes.clone()).unwrap();
+    kv.write_parts(&[&sealed]).unwrap();
     store.committed(sealed);
     for n in 50..60 {
         put(&store, n);
@@ -342,7 +343,7 @@ fn a_directory_keeps_what_was_committed() {
     assert!(put(&store, 3).known && !put(&store, 55).known);
     store.close_open();
     let sealed = store.seal().unwrap();
-    kv.write(sealed.changes.clone()).unwrap();
+    kv.write_parts(&[&sealed]).unwrap();
     store.committed(sealed);
     let containers = store.containers().unwrap();
     let chunks = containers.iter().map(|(_, row)| (row.state, row.chunks)).collect::<Vec<_>>();
@@ -431,7 +432,7 @@ fn a_commit_between_look_and_add_does_not_store_twice() {
     kv.on_next_fingerprint(move |kv| {
         assert!(!inner.put(Bytes::from_static(b"same"), HINT).unwrap().known);
         let sealed = inner.seal().unwrap();
-        kv.write(sealed.changes.clone()).unwrap();
+        kv.write_parts(&[&sealed]).unwrap();
         inner.committed(sealed);
     });
     let put = store.put(Bytes::from_static(b"same"), HINT).unwrap();
@@ -463,11 +464,49 @@ fn only_sealed_containers_can_be_doomed() {
     assert!(matches!(t.store.doom(id), Err(Error::Invalid { .. })));
 }
 
+/// What gc filled holds numbers from everywhere: its footer says which, and if that is damaged the
+/// table does.
+#[test]
+fn chunks_of_a_container_with_distant_numbers_are_found() {
+    let mut t = Bench::new();
+    let first = t.put(&noise(0, 70_000));
+    t.commit();
+    t.store.close_open();
+    t.commit();
+    let old = t.store.place_of(first).unwrap().container.unwrap();
+    for n in 1..200 {
+        t.put(&noise(n, 100));
+    }
+    t.commit();
+    t.store.close_open();
+    t.commit();
+    let rows = t.store.rows_of(old).unwrap();
+    t.store.rewrite(&rows, HINT).unwrap();
+    let last = t.put(&noise(500, 70_000));
+    t.commit();
+    t.store.close_open();
+    t.commit();
+    let id = t.store.place_of(first).unwrap().container.unwrap();
+    let row = t.store.find_container(id).unwrap().unwrap();
+    assert_eq!((row.first, row.last, row.chunks), (first, last, 2));
+    let numbers = |t: &Bench| {
+        t.store.chunks_of(id).unwrap().into_iter().map(|(chunk, _)| chunk).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(&t), [first, last]);
+    assert!(t.shard.damage(id, |bytes| *bytes.last_mut().unwrap() ^= 1));
+    assert!(read_footer(&t.shard, id, row.bytes).is_err());
+    assert_eq!(numbers(&t), [first, last], "without the footer");
+    t.store.doom(old).unwrap();
+    t.commit();
+    assert_eq!(t.read(first), noise(0, 70_000));
+}
+
 #[test]
 fn rewritten_chunks_keep_their_number_and_free_the_old_container() {
     let (mut t, id, [one, two]) = with_sealed_container();
-    t.store.rewrite(one, HINT).unwrap();
-    t.store.rewrite(one, HINT).unwrap();
+    let rows = t.store.rows_of(id).unwrap();
+    assert_eq!(t.store.rewrite(&rows[..1], HINT).unwrap(), 3);
+    assert_eq!(t.store.rewrite(&rows[..1], HINT).unwrap(), 3, "it is moving already");
     assert!(matches!(t.store.doom(id), Err(Error::Invalid { .. })), "not committed yet");
     t.commit();
     assert_eq!(t.read(one), b"one");

@@ -37,9 +37,9 @@ pub(super) fn start(core: &Arc<Core>, count: usize) -> Result<Vec<JoinHandle<()>
 }
 
 fn work(core: &Core) {
-    while let Some(job) = core.queue.take() {
+    while let Some(mut job) = core.queue.take() {
         let raw_bytes = job.raw_bytes;
-        let done = catch_unwind(AssertUnwindSafe(|| store(core, &job)));
+        let done = catch_unwind(AssertUnwindSafe(|| store_somewhere(core, &mut job)));
         let done = done.unwrap_or_else(|_| {
             Err(Error::invalid("A worker of the store panicked; see the log, then mount again"))
         });
@@ -54,6 +54,21 @@ fn work(core: &Core) {
         // Taking the lock makes sure that nobody is between his look and his wait.
         let _pending = core.pending.lock();
         core.progress.notify_all();
+    }
+}
+
+/// Writes the frame of one job; to another shard if its own is gone.
+fn store_somewhere(core: &Core, job: &mut Job) -> Result<()> {
+    let mut tried = vec![job.lane.0];
+    loop {
+        let cause = match store(core, job) {
+            Err(cause @ Error::ShardMissing { .. }) => cause,
+            done => return done,
+        };
+        let Some(other) = core.detour(&tried) else { return Err(cause) };
+        log::warn!("Frame goes elsewhere shard={} instead={other} cause={cause}", job.lane.0);
+        tried.push(other);
+        job.lane.0 = other;
     }
 }
 
@@ -82,7 +97,11 @@ fn store(core: &Core, job: &Job) -> Result<()> {
     };
     let writer = core.writer(job.lane);
     let mut writer = writer.lock();
-    let (container, offset) = writer.append(&site, &frame)?;
+    let (container, offset) =
+        writer.append(&site, &frame).map_err(|cause| match shard.probe() {
+            Err(gone @ Error::ShardMissing { .. }) => gone,
+            _ => cause,
+        })?;
     let rows = rows(&directory, container, offset);
     // Still under the writer's lock: a seal takes the bytes and their rows, or neither.
     let stored = core.pending.lock().stored(job, &rows);

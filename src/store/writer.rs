@@ -13,6 +13,10 @@ use crate::types::{ChunkNo, ContainerId, VolumeId};
 /// Zeros after a payload; a frame never needs as many as its alignment.
 const ZEROS: [u8; 8] = [0; 8];
 
+/// A container is sealed when its footer has this many bytes: 47,000 chunks; one of 32 MiB whose
+/// chunks have 16 KiB has about 2,000.
+pub(super) const FOOTER_BYTES_MAX: u64 = 2 * 1024 * 1024;
+
 /// What a writer needs to know of its store.
 pub(super) struct Site<'a> {
     pub(super) shard: &'a dyn Shard,
@@ -86,9 +90,15 @@ impl OpenContainer {
         Ok(Self { id, appender, footer, full_at, row, dirty: true, ended: false })
     }
 
-    /// The footer counts: chunks of a few bytes need more directory than data.
+    /// The footer counts: chunks of a few bytes need more directory than data. It is in memory
+    /// until then, so it is bounded by itself, too.
     fn is_full(&self) -> bool {
-        self.appender.len() + self.footer.len() >= self.full_at
+        self.footer.len() >= FOOTER_BYTES_MAX || self.sealed_bytes() >= self.full_at
+    }
+
+    /// Bytes it has when it is sealed now.
+    fn sealed_bytes(&self) -> u64 {
+        self.appender.len() + self.footer.len()
     }
 
     fn append(&mut self, frame: &ReadyFrame<'_>, faults: &Faults) -> Result<u32> {
@@ -182,14 +192,33 @@ impl Writer {
         self.stored.extend(stored);
     }
 
-    /// Lets the next seal close the open container, however small.
-    pub(super) fn close(&mut self) {
-        self.closing.extend(self.current.take());
+    /// Lets the next seal close the open container, however small, if `which` names it.
+    pub(super) fn close(&mut self, which: impl Fn(ContainerId) -> bool) {
+        self.closing.extend(self.current.take_if(|open| which(open.id)));
+    }
+
+    /// Bytes the open container would have if it were sealed now.
+    pub(super) fn if_closed(&self) -> Option<(ContainerId, u64)> {
+        self.current.as_ref().map(|open| (open.id, open.sealed_bytes()))
+    }
+
+    /// Lets go of the open container, unless something in it is not committed: then false.
+    pub(super) fn release(&mut self) -> bool {
+        let committed = self.is_sealed();
+        if committed {
+            self.current = None;
+        }
+        committed
     }
 
     /// True if it has this container open.
     pub(super) fn has(&self, id: ContainerId) -> bool {
         self.closing.iter().chain(&self.current).any(|container| container.id == id)
+    }
+
+    /// Bytes of the footers of what is not sealed.
+    pub(super) fn footer_bytes(&self) -> u64 {
+        self.closing.iter().chain(&self.current).map(|container| container.footer.len()).sum()
     }
 
     /// True if a seal would do nothing.

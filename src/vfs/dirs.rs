@@ -6,7 +6,7 @@
 
 use super::{Entry, Lookup, Node, SNAPSHOTS_NAME, Vfs, entry, sibling};
 use crate::error::{Error, Result};
-use crate::types::{Cookie, FileKind, Ino};
+use crate::types::{Cookie, FileKind, Ino, SnapshotId};
 use crate::volume::Listed;
 
 /// Names fetched at once. The kernel's buffer takes 25 to 150 with attributes, several hundred
@@ -147,19 +147,15 @@ impl Vfs {
 
     fn list_snapshots(&self, dir: Ino, offset: u64, plus: bool, sink: &mut Sink<'_>) -> Result<()> {
         let after = u32::try_from(offset.saturating_sub(Cookie::FIRST.0)).unwrap_or(u32::MAX);
-        for (snapshot, entry) in self.snapdir_list(dir, after)? {
-            let item = DirItem {
+        self.snapdir_list(dir, SnapshotId(after), |snapshot, entry| {
+            sink(&DirItem {
                 node: entry.attr.node,
                 kind: FileKind::Directory,
                 name: &snapshot.name,
                 next: Cookie::FIRST.0 + u64::from(snapshot.id.0),
-                entry: Some(&entry).filter(|_| plus),
-            };
-            if sink(&item) {
-                break;
-            }
-        }
-        Ok(())
+                entry: Some(entry).filter(|_| plus),
+            })
+        })
     }
 
     /// The directory that `..` means.

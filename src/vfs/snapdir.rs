@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Attr, Entry, Lookup, Node, Vfs, attr, reserved};
 use crate::error::{Error, Result};
-use crate::types::{At, FileKind, Ino, Snapshot};
+use crate::types::{At, FileKind, Ino, Snapshot, SnapshotId};
 use crate::volume::{RenameMode, Stat};
 
 /// The name under which every live directory shows its snapshots.
@@ -13,14 +13,17 @@ pub const SNAPSHOTS_NAME: &[u8] = b".snapshots";
 /// What lies in `.snapshots` can change behind the kernel's back: it has to ask each time.
 const TTL_NONE: Duration = Duration::ZERO;
 
+/// Snapshots looked at between two chances for others; a kernel's buffer takes about as many.
+const LISTED_AT_ONCE: usize = 64;
+
 impl Vfs {
     /// Attributes of the `.snapshots` of `dir`: the owner of the volume's root owns it, so that
     /// nobody else makes or deletes snapshots, and everybody may look.
     pub(super) fn snapdir_attr(&self, dir: Ino) -> Result<Attr> {
         let root = self.volume.stat(At::Live, Ino::ROOT)?;
-        let snapshots = self.volume.snapshots();
-        let changed = snapshots.last().map_or(root.inode.btime, |newest| newest.time);
-        let count = u32::try_from(snapshots.len()).unwrap_or(u32::MAX - 2);
+        let (count, newest) = self.volume.snapshots_so_far();
+        let changed = newest.unwrap_or(root.inode.btime);
+        let count = u32::try_from(count).unwrap_or(u32::MAX - 2);
         Ok(Attr {
             kind: FileKind::Directory,
             perm: 0o755,
@@ -48,19 +51,27 @@ impl Vfs {
         }))
     }
 
-    /// The snapshots in which `dir` was a directory, by number, from the first after `after`.
-    pub(super) fn snapdir_list(&self, dir: Ino, after: u32) -> Result<Vec<(Snapshot, Entry)>> {
-        let mut listed = Vec::new();
-        for snapshot in self.volume.snapshots() {
-            if snapshot.id.0 <= after {
-                continue;
+    /// Hands the snapshots in which `dir` was a directory to `each`, by number, from the first
+    /// after `after`, until it says that it has enough.
+    pub(super) fn snapdir_list(
+        &self,
+        dir: Ino,
+        mut after: SnapshotId,
+        mut each: impl FnMut(&Snapshot, &Entry) -> bool,
+    ) -> Result<()> {
+        loop {
+            let some = self.volume.snapshots_after(after, LISTED_AT_ONCE);
+            for snapshot in &some {
+                let Some(stat) = self.directory_in(snapshot, dir)? else { continue };
+                if each(snapshot, &snapshot_entry(snapshot, dir, &stat)) {
+                    return Ok(());
+                }
             }
-            if let Some(stat) = self.directory_in(&snapshot, dir)? {
-                let entry = snapshot_entry(&snapshot, dir, &stat);
-                listed.push((snapshot, entry));
+            match some.last() {
+                Some(last) => after = last.id,
+                None => return Ok(()),
             }
         }
-        Ok(listed)
     }
 
     /// `mkdir .snapshots/NAME`.

@@ -50,7 +50,7 @@ impl Volume {
             Ok(inode)
         })?;
         if let (Some(file), Some(state)) = (&file, &state) {
-            self.files.note_dirty(&file.node, state.dirty.bytes());
+            self.files.note_dirty(&file.node, &state.dirty);
         }
         drop(state);
         Ok(self.stat_of(At::Live, ino, inode))

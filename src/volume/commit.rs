@@ -20,11 +20,17 @@ use log::{debug, error, info, warn};
 use parking_lot::{Condvar, Mutex};
 
 use super::Volume;
+use super::garbage::GARBAGE_ROW;
 use super::open::Counters;
 use crate::env::Point;
 use crate::error::{Error, Result};
-use crate::kv::{Batch, Table};
+use crate::kv::{Batch, Changes, Table};
 use crate::store::Sealed;
+use crate::sys::process;
+
+/// A commit of more than this leaves memory behind that is worth giving back: some ten thousand
+/// files, or what gc freed.
+const LARGE_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
 /// Who waits for which commit. Numbers count commits begun since the volume was opened.
 #[derive(Default)]
@@ -127,6 +133,20 @@ impl CommitSignal {
         }
     }
 
+    /// Waits until the commit that runs now, or else the next one, has ended; says how.
+    pub(super) fn wait_end(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        let seen = state.completed;
+        if state.begun == seen {
+            state.requested = state.requested.max(seen + 1);
+            self.wanted.notify_one();
+        }
+        while state.completed == seen && !state.stop {
+            self.done.wait(&mut state);
+        }
+        state.failure.clone().map_or(Ok(()), Err)
+    }
+
     fn stop(&self) {
         let left = {
             let mut state = self.state.lock();
@@ -181,7 +201,8 @@ impl Volume {
     ///
     /// # Errors
     /// `Poisoned` with the first cause when this or an earlier commit failed; `NoSpace` when a
-    /// shard is full (the changes stay in memory and are tried again); `ReadOnly` when the volume
+    /// shard is full, `ShardMissing` when none is there (the changes stay in memory and are tried
+    /// again); `ReadOnly` when the volume
     /// was shut down before the changes were durable.
     pub fn commit(&self) -> Result<()> {
         if self.read_only {
@@ -208,11 +229,6 @@ impl Volume {
         }
     }
 
-    /// Waits for a commit that begins from now on; says how it ended.
-    pub(super) fn signal_and_wait(&self) -> Result<()> {
-        self.signal.wait()
-    }
-
     /// Why the last commit failed, if it did.
     pub(super) fn last_failure(&self) -> Option<Error> {
         self.signal.state.lock().failure.clone()
@@ -229,6 +245,7 @@ impl Volume {
                 self.refresh_space();
                 e
             }
+            Error::Poisoned { .. } | Error::ShardMissing { .. } => e,
             e => self.poison(e),
         })
     }
@@ -270,14 +287,17 @@ impl Volume {
                 return Err(e);
             }
         };
-        let mut batch = self.meta.frozen_batch();
-        batch.changes.extend(sealed.changes.changes.iter().cloned());
+        let frozen = self.meta.frozen();
+        let mut batch = Batch::default();
         let txg = self.txg.load(Ordering::Relaxed) + 1;
         let written = Counters { txg, next: sealed.next, ..counters };
         batch.put(Table::Super, &b"counters"[..], written.encode());
         batch.put(Table::Super, &b"totals"[..], self.encode_totals());
-        let rows = batch.changes.len();
-        match self.write_batch(batch) {
+        batch.put(Table::Super, GARBAGE_ROW, self.garbage.encode());
+        let rows = frozen.rows() + sealed.rows() + batch.changes.len();
+        let (bytes, done) = self.write_batch(&[&frozen, &sealed, &batch]);
+        drop(frozen);
+        match done {
             Ok(()) => self.witness.note(txg),
             // Whether the batch reached the disk is unknown, but the next try writes the same rows.
             Err(e @ Error::NoSpace { .. }) => {
@@ -294,14 +314,25 @@ impl Volume {
         self.env.faults().pass(Point::CommitDone);
         self.stats.activity.commits.fetch_add(1, Ordering::Relaxed);
         self.refresh_space();
+        if bytes > LARGE_BATCH_BYTES {
+            process::return_free_memory();
+        }
         debug!("Commit done txg={txg} rows={rows}");
         Ok(())
     }
 
-    fn write_batch(&self, batch: Batch) -> Result<()> {
-        self.env.hit(Point::CommitBatch)?;
-        self.kv.write(batch)?;
-        self.env.hit(Point::CommitWritten)
+    /// Writes the parts as one batch; says how large it was, more or less.
+    fn write_batch(&self, parts: &[&dyn Changes]) -> (usize, Result<()>) {
+        let bytes = parts.iter().map(|part| part.bytes()).sum();
+        self.held.committing.store(bytes, Ordering::Relaxed);
+        let write = || {
+            self.env.hit(Point::CommitBatch)?;
+            self.kv.write_parts(parts)?;
+            self.env.hit(Point::CommitWritten)
+        };
+        let done = write();
+        self.held.committing.store(0, Ordering::Relaxed);
+        (bytes, done)
     }
 
     /// Starts the commit thread and the reaper.
@@ -342,6 +373,7 @@ impl Volume {
     }
 
     fn stop_threads(&self) {
+        self.wake_gc();
         self.signal.stop();
         self.reaper.stop();
         for thread in self.threads.lock().drain(..) {
@@ -364,6 +396,7 @@ impl Drop for Volume {
 fn commit_loop(signal: &CommitSignal, volume: &Weak<Volume>, interval: Duration) {
     while signal.next(interval) {
         let Some(volume) = volume.upgrade() else { return };
+        volume.look_after_shards_now_and_then();
         let result = volume.commit_now();
         match (&result, volume.last_failure()) {
             // Nothing is lost, and it is tried again and again: one line says it all.

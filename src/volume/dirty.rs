@@ -3,17 +3,34 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+/// Memory of a range besides its bytes: its place in the map, and what the allocator adds.
+const RANGE_BYTES: usize = 80;
+/// A range that grows takes at most this much more than it needs: doubling would make a bound on
+/// bytes a bound on half of the memory.
+const SPARE_BYTES: usize = 256 * 1024;
+
+/// Most memory that a write of `len` bytes may add.
+pub(super) const fn memory_of_write(len: usize) -> usize {
+    len + RANGE_BYTES + SPARE_BYTES
+}
+
 /// Dirty ranges of one file: disjoint, and never touching, so a stream is one range.
 #[derive(Debug, Default)]
 pub(super) struct DirtyRanges {
     ranges: BTreeMap<u64, Vec<u8>>,
     bytes: usize,
+    memory: usize,
 }
 
 impl DirtyRanges {
     /// Buffered bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Memory that takes: many ranges of a few bytes are mostly overhead.
+    pub(super) fn memory(&self) -> usize {
+        self.memory
     }
 
     #[cfg(test)]
@@ -36,29 +53,33 @@ impl DirtyRanges {
         let end = offset + data.len() as u64;
         // The range that begins at or before us, if it reaches us, is extended in place: a stream
         // of writes costs one copy of its bytes.
-        let (start, mut joined) = match self.ranges.range_mut(..=offset).next_back() {
-            Some((&start, old)) if start + old.len() as u64 >= offset => {
-                (start, std::mem::take(old))
-            }
-            _ => (offset, Vec::new()),
+        let before = match self.ranges.range(..=offset).next_back() {
+            Some((&start, old)) if start + old.len() as u64 >= offset => Some(start),
+            _ => None,
         };
-        self.bytes -= joined.len();
+        let start = before.unwrap_or(offset);
+        let mut joined = before.and_then(|start| self.remove(start)).unwrap_or_default();
         let at = (offset - start) as usize;
         let overlap = data.len().min(joined.len() - at);
         joined[at..at + overlap].copy_from_slice(&data[..overlap]);
-        joined.extend_from_slice(&data[overlap..]);
+        append(&mut joined, &data[overlap..]);
         // Ranges that begin within us, or where we end, are absorbed.
         let absorbed: Vec<u64> = self.ranges.range(offset + 1..=end).map(|(s, _)| *s).collect();
         for other in absorbed {
-            let old = self.ranges.remove(&other).expect("the key was just listed");
-            self.bytes -= old.len();
+            let old = self.remove(other).expect("the key was just listed");
             let known = (start + joined.len() as u64 - other) as usize;
             if let Some(tail) = old.get(known..) {
-                joined.extend_from_slice(tail);
+                append(&mut joined, tail);
             }
         }
-        self.bytes += joined.len();
-        self.ranges.insert(start, joined);
+        self.insert(start, joined);
+    }
+
+    fn remove(&mut self, start: u64) -> Option<Vec<u8>> {
+        let data = self.ranges.remove(&start)?;
+        self.bytes -= data.len();
+        self.memory -= data.capacity() + RANGE_BYTES;
+        Some(data)
     }
 
     /// Forgets what lies in `range`.
@@ -70,8 +91,7 @@ impl DirtyRanges {
         };
         let hit: Vec<u64> = self.ranges.range(from..range.end).map(|(s, _)| *s).collect();
         for start in hit {
-            let mut data = self.ranges.remove(&start).expect("the key was just listed");
-            self.bytes -= data.len();
+            let mut data = self.remove(start).expect("the key was just listed");
             let end = start + data.len() as u64;
             if end > range.end {
                 let tail = data.split_off((range.end - start) as usize);
@@ -79,6 +99,7 @@ impl DirtyRanges {
             }
             if start < range.start {
                 data.truncate((range.start - start) as usize);
+                data.shrink_to(data.len() + SPARE_BYTES);
                 self.insert(start, data);
             }
         }
@@ -124,19 +145,25 @@ impl DirtyRanges {
 
     /// Takes the range that begins at `start`.
     pub(super) fn take(&mut self, start: u64) -> Option<Vec<u8>> {
-        let data = self.ranges.remove(&start)?;
-        self.bytes -= data.len();
-        Some(data)
+        self.remove(start)
     }
 
     /// Puts back what [`DirtyRanges::take`] took, or a part of it, unless it was written again.
     pub(super) fn insert(&mut self, start: u64, data: Vec<u8>) {
         if !data.is_empty() {
             self.bytes += data.len();
+            self.memory += data.capacity() + RANGE_BYTES;
             let replaced = self.ranges.insert(start, data);
             assert!(replaced.is_none(), "a range was written twice while it was taken");
         }
     }
+}
+
+fn append(to: &mut Vec<u8>, more: &[u8]) {
+    if to.capacity() - to.len() < more.len() {
+        to.reserve_exact(more.len() + to.len().min(SPARE_BYTES));
+    }
+    to.extend_from_slice(more);
 }
 
 #[cfg(test)]
@@ -158,6 +185,19 @@ mod tests {
             1 => (0u64..200, 0u64..60).prop_map(|(o, l)| Op::Discard(o, o + l)),
             1 => Just(Op::TakeAndPutBack),
         ]
+    }
+
+    #[test]
+    fn a_stream_has_little_to_spare_and_small_ranges_are_counted() {
+        let mut dirty = DirtyRanges::default();
+        for piece in 0..1000 {
+            dirty.write(piece * 4096, &[1; 4096]);
+            assert!(dirty.memory() <= memory_of_write(dirty.bytes()));
+        }
+        let mut sparse = DirtyRanges::default();
+        (0..1000).for_each(|at| sparse.write(at * 10, &[1]));
+        assert_eq!(sparse.bytes(), 1000);
+        assert!(sparse.memory() >= 1000 * RANGE_BYTES);
     }
 
     proptest! {
@@ -190,6 +230,8 @@ mod tests {
                 let count = model.iter().filter(|b| **b != 0).count();
                 prop_assert_eq!(dirty.bytes(), count);
                 prop_assert_eq!(dirty.is_empty(), count == 0);
+                let memory = dirty.ranges.values().map(|d| d.capacity() + RANGE_BYTES);
+                prop_assert_eq!(dirty.memory(), memory.sum::<usize>());
                 let starts: Vec<_> = dirty.ranges.iter()
                     .map(|(s, d)| (*s, s + d.len() as u64)).collect();
                 prop_assert!(starts.windows(2).all(|p| p[0].1 <= p[1].0));

@@ -2,7 +2,7 @@
 //!
 //! Lock order: `commit gate` → a node's `state` → `meta`. The table's own lock is a leaf.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -17,6 +17,8 @@ pub(super) struct FileNode {
     pub(super) ino: Ino,
     /// Copy of `state.dirty.bytes()` that can be read without the lock.
     dirty_bytes: AtomicUsize,
+    /// Copy of `state.dirty.memory()`.
+    dirty_memory: AtomicUsize,
     pub(super) state: RwLock<FileState>,
 }
 
@@ -42,6 +44,21 @@ struct Entry {
 pub(super) struct FileTable {
     nodes: Mutex<HashMap<Ino, Entry>>,
     dirty_bytes: AtomicUsize,
+    dirty_memory: AtomicUsize,
+    /// What writes that were let in may still add to it.
+    coming: AtomicUsize,
+}
+
+/// A write that was let in; dropped when its bytes are counted as dirty.
+pub(super) struct Coming<'a> {
+    table: &'a FileTable,
+    bytes: usize,
+}
+
+impl Drop for Coming<'_> {
+    fn drop(&mut self) {
+        self.table.coming.fetch_sub(self.bytes, Relaxed);
+    }
 }
 
 impl FileTable {
@@ -51,7 +68,8 @@ impl FileTable {
         let entry = nodes.entry(ino).or_default();
         entry.opens += 1;
         let node = entry.node.get_or_insert_with(|| {
-            Arc::new(FileNode { ino, dirty_bytes: AtomicUsize::new(0), state: RwLock::default() })
+            let (dirty_bytes, dirty_memory) = Default::default();
+            Arc::new(FileNode { ino, dirty_bytes, dirty_memory, state: RwLock::default() })
         });
         Arc::clone(node)
     }
@@ -71,6 +89,12 @@ impl FileTable {
         self.nodes.lock().get(&ino).is_some_and(|entry| entry.opens > 0)
     }
 
+    /// All inodes that somebody has open.
+    pub(super) fn all_open(&self) -> HashSet<Ino> {
+        let nodes = self.nodes.lock();
+        nodes.iter().filter(|(_, entry)| entry.opens > 0).map(|(ino, _)| *ino).collect()
+    }
+
     /// True while more than one user has the inode open.
     pub(super) fn is_shared(&self, ino: Ino) -> bool {
         self.nodes.lock().get(&ino).is_some_and(|entry| entry.opens > 1)
@@ -82,13 +106,35 @@ impl FileTable {
     }
 
     /// Records how many dirty bytes the node has now, and forgets it if nothing holds it.
-    pub(super) fn note_dirty(&self, node: &FileNode, bytes: usize) {
-        let before = node.dirty_bytes.swap(bytes, Relaxed);
-        self.dirty_bytes.fetch_add(bytes, Relaxed);
-        self.dirty_bytes.fetch_sub(before, Relaxed);
-        if bytes == 0 {
+    pub(super) fn note_dirty(&self, node: &FileNode, dirty: &DirtyRanges) {
+        let copies = [
+            (&node.dirty_bytes, &self.dirty_bytes, dirty.bytes()),
+            (&node.dirty_memory, &self.dirty_memory, dirty.memory()),
+        ];
+        for (copy, sum, now) in copies {
+            let before = copy.swap(now, Relaxed);
+            sum.fetch_add(now, Relaxed);
+            sum.fetch_sub(before, Relaxed);
+        }
+        if dirty.bytes() == 0 {
             Self::drop_if_idle(&mut self.nodes.lock(), node.ino);
         }
+    }
+
+    /// Announces a write that may add so much memory.
+    pub(super) fn announce(&self, bytes: usize) -> Coming<'_> {
+        self.coming.fetch_add(bytes, Relaxed);
+        Coming { table: self, bytes }
+    }
+
+    /// Memory of all dirty bytes, and of those that are announced.
+    pub(super) fn expected_memory(&self) -> usize {
+        self.dirty_memory() + self.coming.load(Relaxed)
+    }
+
+    /// Memory of the dirty bytes of all files.
+    pub(super) fn dirty_memory(&self) -> usize {
+        self.dirty_memory.load(Relaxed)
     }
 
     /// Nodes that have dirty bytes.

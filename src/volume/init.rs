@@ -11,7 +11,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::open::{Counters, FIRST_SHARD_DIR, META_DIR, load_config};
+use super::open::{Counters, META_DIR, load_config};
+use super::shards::FIRST_SHARD_DIR;
 use super::storage::{LocalStorage, Opening, Storage};
 use super::superblock::{SUPERBLOCK_FILE, Superblock};
 use super::{Volume, names};

@@ -1,110 +1,104 @@
-//! What gc needs of a volume: a bitmap of chunks in use, and a safe way to forget a container.
+//! What gc needs of a volume: a walk over what is in use, and safe ways to move and forget.
 //!
-//! Why nothing alive can die. Marking begins with the gate closed: from then on every extent that
-//! is staged sets its chunk's bit ([`Volume::mark_live`]), and every extent staged before is met by
-//! the walk, which covers the open txg, the frozen one and the database, live rows before history,
-//! so a row that moves to history meanwhile is met at its new place. A container is forgotten with
-//! the gate closed again, so no change is between "this chunk is known" and its extent; if no chunk
-//! of it is marked then, no extent refers to it and none can: its fingerprints are unknown from the
-//! same moment. Chunks numbered after the horizon are never candidates.
+//! Why nothing alive can die is said in `gate`. Here is what costs: a walk holds no lock at all,
+//! pieces of work are bounded by the caller, and the gate is closed once per batch of containers,
+//! for looks at bits and a few insertions; [`Marking::longest_hold`] says how long that took.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
-use log::error;
 use parking_lot::MutexGuard;
 
+use super::gate::{Candidate, Marks};
 use super::rebuild::LOST_CHUNKS;
 use super::{Amount, Volume};
 use crate::env::Point;
 use crate::error::{Error, Result};
 use crate::ingest::codec_choice;
-use crate::store::{ContainerRow, PutHint, StrayReport};
-use crate::types::{ChunkNo, ContainerId, Extent};
+use crate::kv::Table;
+use crate::store::{ChunkRow, ContainerRow, ContainerState, PutHint, StrayReport};
+use crate::types::{ChunkNo, ContainerId, Ino};
 
-/// One bit per chunk below the horizon.
-#[derive(Debug)]
-pub struct Marks {
-    bits: Vec<AtomicU64>,
-    horizon: ChunkNo,
-}
-
-impl Marks {
-    fn new(horizon: ChunkNo) -> Self {
-        let words = usize::try_from(horizon.0.div_ceil(64)).expect("a bitmap that fits memory");
-        Self { bits: (0..words).map(|_| AtomicU64::new(0)).collect(), horizon }
-    }
-
-    fn set(&self, chunk: ChunkNo) {
-        if chunk < self.horizon {
-            self.bits[(chunk.0 / 64) as usize].fetch_or(1 << (chunk.0 % 64), Relaxed);
-        }
-    }
-
-    /// True if the chunk is in use, or too young to tell.
-    #[must_use]
-    pub fn is_live(&self, chunk: ChunkNo) -> bool {
-        chunk >= self.horizon
-            || self.bits[(chunk.0 / 64) as usize].load(Relaxed) & (1 << (chunk.0 % 64)) != 0
-    }
-
-    /// First chunk number that is not covered.
-    #[must_use]
-    pub fn horizon(&self) -> ChunkNo {
-        self.horizon
-    }
-
-    /// Marked chunks.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.bits.iter().map(|word| u64::from(word.load(Relaxed).count_ones())).sum()
-    }
-}
+/// Rows whose deletion is staged under one hold of the metadata's lock: tens of microseconds.
+const DROP_AT_ONCE: usize = 128;
+/// Pruning waits for a commit when it has staged so much, far below what makes writers wait.
+const PRUNE_COMMIT_BYTES: usize = 4 * 1024 * 1024;
 
 /// The right to mark and sweep; only one at a time, and never together with a check.
 pub struct Marking<'a> {
     volume: &'a Volume,
     marks: Arc<Marks>,
+    /// What the walk leaves out, for a marking that only looks: extents of an inode from an offset.
+    gone: Option<BTreeMap<Ino, u64>>,
+    longest_hold_nanos: AtomicU64,
     _alone: MutexGuard<'a, ()>,
 }
 
+/// What a piece of pruning did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Old versions dropped.
+    pub history: u64,
+    /// Notes of changes dropped.
+    pub changes: u64,
+    /// Where to go on; `None` at the end.
+    pub resume: Option<Vec<u8>>,
+}
+
 impl Volume {
-    /// Notes that extents refer to chunks, for a marking that is under way. The caller holds the
-    /// gate from before the chunk numbers were learnt.
-    pub(super) fn mark_live(&self, extents: &[Extent]) {
-        if let Some(marks) = &*self.marks.read() {
-            extents.iter().for_each(|extent| marks.set(extent.chunk));
-        }
-    }
-
-    /// Keeps gc and other checks out while the result lives.
+    /// Begins a marking: commits, and from then on the walk with [`Marking::piece`] meets
+    /// everything.
     ///
     /// # Errors
-    /// `Busy` if one of them is running.
-    pub fn maintenance(&self) -> Result<MutexGuard<'_, ()>> {
-        self.upkeep.maintenance.try_lock().ok_or_else(|| Error::Busy {
-            what: "Another gc or check of this volume is running; wait until it is done".to_owned(),
-        })
-    }
-
-    /// Begins a marking.
-    ///
-    /// # Errors
-    /// `Busy`, `Poisoned`, `ReadOnly`; what draining buffered data says.
+    /// `Busy`, `Poisoned`, `ReadOnly`; what the commit says.
     pub fn begin_marking(&self) -> Result<Marking<'_>> {
         let alone = self.maintenance()?;
         self.check_writable()?;
-        self.env.hit(Point::GcMark)?;
-        self.drain_files(false)?;
-        let _gate = self.gate.write();
-        self.drain_files(true)?;
-        let marks = Arc::new(Marks::new(self.store.next_ids().chunk));
-        *self.marks.write() = Some(Arc::clone(&marks));
-        Ok(Marking { volume: self, marks, _alone: alone })
+        self.marking(alone, None)
     }
 
-    /// One bounded piece of pruning history that no snapshot needs. Returns how many rows went and
-    /// where to go on.
+    /// As [`Volume::begin_marking`], for a caller that has the right already. With `look_only` what
+    /// pruning and the reaper would remove counts as not in use; nothing can be moved or forgotten.
+    ///
+    /// # Errors
+    /// As [`Volume::begin_marking`].
+    pub fn marking<'a>(
+        &'a self,
+        alone: MutexGuard<'a, ()>,
+        look_only: Option<LookOnly>,
+    ) -> Result<Marking<'a>> {
+        self.env.hit(Point::GcMark)?;
+        let gone = look_only.map(|LookOnly| self.to_be_removed()).transpose()?;
+        let marks = self.gate.begin(self.store.next_ids().chunk);
+        let marking =
+            Marking { volume: self, marks, gone, longest_hold_nanos: 0.into(), _alone: alone };
+        self.commit()?;
+        Ok(marking)
+    }
+
+    /// What the reaper would remove now: the extents of these inodes from these offsets on.
+    fn to_be_removed(&self) -> Result<BTreeMap<Ino, u64>> {
+        let mut gone = BTreeMap::new();
+        let mut after = None;
+        loop {
+            let rows = self.meta.read().reaps(after, 1000)?;
+            let Some((last, _)) = rows.last() else { return Ok(gone) };
+            after = Some(*last);
+            for (ino, reap) in rows {
+                let is_trim = self.reaps.is_nameless_trim(ino);
+                match (reap.delete, self.files.is_open(ino)) {
+                    (true, false) => drop(gone.insert(ino, 0)),
+                    (true, true) if !is_trim => {}
+                    _ => drop(gone.insert(ino, reap.from)),
+                }
+            }
+        }
+    }
+
+    /// One bounded piece of pruning history that no snapshot needs: looks at up to `limit` rows.
+    /// With `look_only` nothing is dropped.
     ///
     /// # Errors
     /// `Poisoned`, `Kv`, `Corrupt`.
@@ -112,11 +106,24 @@ impl Volume {
         &self,
         resume: Option<Vec<u8>>,
         limit: usize,
-    ) -> Result<(usize, Option<Vec<u8>>)> {
-        self.admit_removal()?;
-        self.env.hit(Point::GcPrune)?;
-        let _gate = self.gate.read();
-        self.meta.prune_history(resume, limit)
+        look_only: bool,
+    ) -> Result<Pruned> {
+        let (dead, resume) = self.meta.find_dead(resume, limit)?;
+        let history = dead.iter().filter(|row| row.table == Table::History).count() as u64;
+        let changes = dead.len() as u64 - history;
+        if !look_only {
+            self.check_writable()?;
+            self.env.hit(Point::GcPrune)?;
+            for some in dead.chunks(DROP_AT_ONCE) {
+                let _gate = self.gate.read();
+                self.meta.drop_rows(some);
+            }
+            self.garbage.note_dropped(dead.iter().map(|row| u64::from(row.mapped)).sum());
+            if self.meta.overlay_bytes() > PRUNE_COMMIT_BYTES {
+                self.commit()?;
+            }
+        }
+        Ok(Pruned { history, changes, resume })
     }
 
     /// Does the background removal of deleted files' extents now.
@@ -128,6 +135,28 @@ impl Volume {
     }
 }
 
+/// What a pass over the chunks has found so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChunkCount {
+    next: ChunkNo,
+    /// Chunks in use without a place.
+    missing: u64,
+    /// What no extent refers to, counted as for snapshots.
+    pub unused: Amount,
+}
+
+impl ChunkCount {
+    /// The number after the last chunk seen.
+    #[must_use]
+    pub fn next(&self) -> ChunkNo {
+        self.next
+    }
+}
+
+/// Says that a marking only looks.
+#[derive(Clone, Copy, Debug)]
+pub struct LookOnly;
+
 impl Marking<'_> {
     /// The marks so far.
     #[must_use]
@@ -135,38 +164,100 @@ impl Marking<'_> {
         &self.marks
     }
 
-    /// Marks the chunks of up to `limit` extents; `None` when all were seen.
+    /// The longest time the gate was closed for forgetting.
+    #[must_use]
+    pub fn longest_hold(&self) -> Duration {
+        Duration::from_nanos(self.longest_hold_nanos.load(Relaxed))
+    }
+
+    /// Marks the chunks of up to `limit` extents; `None` when all were seen. Blocks nobody.
     ///
     /// # Errors
     /// `Kv`, `Corrupt`.
     pub fn piece(&self, resume: Option<Vec<u8>>, limit: usize) -> Result<Option<Vec<u8>>> {
         self.volume.env.hit(Point::GcWalk)?;
-        let (chunks, next) = self.volume.meta.read().chunk_refs(resume, limit)?;
-        chunks.into_iter().for_each(|chunk| self.marks.set(chunk));
-        Ok(next)
+        let meta = &self.volume.meta;
+        let mut mark = |chunk| self.marks.set(chunk);
+        match &self.gone {
+            None => meta.chunk_refs(resume, limit, &mut mark),
+            Some(gone) => {
+                let gone = |ino: Ino| gone.get(&ino).copied();
+                meta.needed_chunk_refs(resume, limit, &gone, &mut mark)
+            }
+        }
+    }
+
+    /// Calls `each` for every committed container but those on shards that are away: what cannot
+    /// be seen is left alone.
+    ///
+    /// # Errors
+    /// `Kv`, `Corrupt`, what `each` says.
+    pub fn each_container(
+        &self,
+        mut each: impl FnMut(ContainerId, &ContainerRow) -> Result<()>,
+    ) -> Result<()> {
+        let store = &self.volume.store;
+        store
+            .each_container(|id, row| if store.is_away(row.shard) { Ok(()) } else { each(id, row) })
+    }
+
+    /// The committed row of a container, if it is there.
+    ///
+    /// # Errors
+    /// `Kv`, `Corrupt`.
+    pub fn container(&self, id: ContainerId) -> Result<Option<ContainerRow>> {
+        self.volume.store.find_container(id)
+    }
+
+    /// Looks at up to `limit` chunk rows after those that `count` has seen: adds up what is not in
+    /// use and what should be there and is not, and calls `each` with container and raw bytes of
+    /// those in use. False at the end. Call only after all pieces were marked.
+    ///
+    /// # Errors
+    /// `Kv`, `Corrupt`.
+    pub fn count_piece(
+        &self,
+        count: &mut ChunkCount,
+        limit: usize,
+        mut each: impl FnMut(ContainerId, u64),
+    ) -> Result<bool> {
+        let mut next = count.next;
+        let more = self.volume.store.each_chunk(count.next, limit, |chunk, row| {
+            count.missing += self.missing(next, chunk)?;
+            next = ChunkNo(chunk.0.saturating_add(1));
+            if self.marks.is_live(chunk) {
+                each(row.container, u64::from(row.raw_len));
+            } else {
+                count.unused.add(u64::from(row.raw_len), row.stored_share());
+            }
+            Ok(())
+        })?;
+        if more.is_none() {
+            count.missing += self.missing(next, self.marks.horizon())?;
+            next = next.max(self.marks.horizon());
+        }
+        count.next = next;
+        Ok(more.is_some())
+    }
+
+    /// Chunks in use among these numbers that have no place, committed or not.
+    fn missing(&self, from: ChunkNo, to: ChunkNo) -> Result<u64> {
+        let mut missing = 0;
+        for chunk in (from.0..to.min(self.marks.horizon()).0).map(ChunkNo) {
+            if self.marks.is_live(chunk) && !self.volume.store.has_chunk(chunk)? {
+                missing += 1;
+            }
+        }
+        Ok(missing)
     }
 
     /// Refuses to go on if an extent refers to a chunk that has no place: its row was lost, and
-    /// the container that holds it would be freed. Call only after all pieces were marked.
+    /// the container that holds it would be freed. `count` has seen all chunks.
     ///
     /// # Errors
     /// `Corrupt` with the way out; `Kv`.
-    pub fn check_places(&self) -> Result<()> {
-        let store = &self.volume.store;
-        let mut next = ChunkNo(0);
-        let mut missing = 0;
-        let mut count = |from: ChunkNo, to: ChunkNo| -> Result<()> {
-            for chunk in (from.0..to.0).map(ChunkNo).filter(|chunk| self.marks.is_live(*chunk)) {
-                missing += u64::from(!store.has_chunk(chunk)?);
-            }
-            Ok(())
-        };
-        store.each_chunk(|chunk, _| {
-            count(next, chunk.min(self.marks.horizon))?;
-            next = ChunkNo(chunk.0.saturating_add(1));
-            Ok(())
-        })?;
-        count(next, self.marks.horizon)?;
+    pub fn check_places(&self, count: &ChunkCount) -> Result<()> {
+        let missing = count.missing;
         let accepted = self.volume.meta.read().super_numbers(LOST_CHUNKS)?.unwrap_or_default();
         if missing <= accepted.first().copied().unwrap_or(0) {
             return Ok(());
@@ -180,100 +271,117 @@ impl Marking<'_> {
         ))
     }
 
-    /// Deletes container files without a row, unless they hold chunks in use. Call only after all
-    /// pieces were marked.
+    /// Deletes container files without a row, unless they hold chunks in use; a marking that only
+    /// looks counts them. Call only after all pieces were marked.
     ///
     /// # Errors
     /// `Corrupt`, `Kv`, those of the shards.
     pub fn free_strays(&self) -> Result<StrayReport> {
         // A number above the horizon was never committed when the volume was opened.
-        let live = |chunk| chunk < self.marks.horizon && self.marks.is_live(chunk);
-        self.volume.store.free_strays(&live)
-    }
-
-    /// What no extent refers to, counted as for snapshots. Call when all pieces were marked.
-    ///
-    /// # Errors
-    /// `Kv`, `Corrupt`.
-    pub fn unused(&self) -> Result<Amount> {
-        let mut unused = Amount::default();
-        self.volume.store.each_chunk(|chunk, row| {
-            if !self.marks.is_live(chunk) {
-                unused.add(u64::from(row.raw_len), row.stored_share());
-            }
-            Ok(())
-        })?;
-        Ok(unused)
-    }
-
-    /// All containers.
-    ///
-    /// # Errors
-    /// `Kv`, `Corrupt`.
-    pub fn containers(&self) -> Result<Vec<(ContainerId, ContainerRow)>> {
-        self.volume.store.containers()
+        let live = |chunk| chunk < self.marks.horizon() && self.marks.is_live(chunk);
+        self.volume.store.free_strays(&live, self.gone.is_some())
     }
 
     /// Raw bytes of the chunks in use that have their place in a container.
     ///
     /// # Errors
-    /// `Kv`, `Corrupt`.
+    /// `NotFound`, `Kv`, `Corrupt`.
     pub fn live_bytes(&self, id: ContainerId) -> Result<u64> {
         let rows = self.volume.store.rows_of(id)?;
         let live = rows.iter().filter(|(chunk, _)| self.marks.is_live(*chunk));
         Ok(live.map(|(_, row)| u64::from(row.raw_len)).sum())
     }
 
-    /// Lets the next commit close the containers that are appended to.
-    pub fn close_open(&self) {
-        self.volume.store.close_open();
+    /// The containers that are appended to, and the bytes they would have if they were closed now.
+    #[must_use]
+    pub fn if_closed(&self) -> BTreeMap<ContainerId, u64> {
+        self.volume.store.if_closed()
     }
 
-    /// Stores the live chunks of a container anew, under their numbers; after the next commit they
-    /// lie elsewhere. Returns their raw bytes. Chunks that cannot be read stay where they are.
+    /// Closes those of these containers that are appended to: gc can have them then.
     ///
     /// # Errors
-    /// `NoSpace` when the shards have only their reserve left; `Poisoned`, `Kv`, `Shard`.
-    pub fn repack(&self, id: ContainerId, row: &ContainerRow) -> Result<u64> {
-        let spec = self.volume.classifier.class(row.class);
-        let hint = PutHint { class: row.class, shard: row.shard, codec: codec_choice(spec.codec) };
-        let mut moved = 0;
-        for (chunk, place) in self.volume.store.rows_of(id)? {
-            if !self.marks.is_live(chunk) {
-                continue;
-            }
-            self.volume.admit_data(place.raw_len as usize)?;
-            self.volume.env.hit(Point::GcRepack)?;
-            match self.volume.store.rewrite(chunk, hint) {
-                Ok(()) => moved += u64::from(place.raw_len),
-                Err(e @ Error::Corrupt { .. }) => {
-                    error!("Damaged chunk keeps its container container={id} cause={e}");
-                }
-                Err(e) => return Err(e),
-            }
+    /// What the commit says.
+    pub fn close(&self, ids: &[ContainerId]) -> Result<()> {
+        self.volume.store.close_some(|id| ids.contains(&id));
+        self.volume.commit()
+    }
+
+    /// The chunks in use that have their place in a container, frame by frame.
+    ///
+    /// # Errors
+    /// `NotFound`, `Kv`, `Corrupt`.
+    pub fn live_frames(&self, id: ContainerId) -> Result<Vec<Vec<(ChunkNo, ChunkRow)>>> {
+        let mut rows = self.volume.store.rows_of(id)?;
+        rows.retain(|(chunk, _)| self.marks.is_live(*chunk));
+        rows.sort_unstable_by_key(|(_, row)| (row.frame_offset, row.offset));
+        let frames = rows.chunk_by(|a, b| a.1.frame_offset == b.1.frame_offset);
+        Ok(frames.map(<[_]>::to_vec).collect())
+    }
+
+    /// Stores chunks of one frame of a container anew, under their numbers; after the next commit
+    /// they lie elsewhere. Returns the raw bytes moved. Chunks that cannot be read stay.
+    ///
+    /// # Errors
+    /// `NoSpace` when even the reserve is used up; `Poisoned`, `Kv`, `Shard`.
+    pub fn repack(&self, home: &ContainerRow, frame: &[(ChunkNo, ChunkRow)]) -> Result<u64> {
+        let volume = self.volume;
+        volume
+            .admit_repack(home.shard, frame.iter().map(|(_, row)| u64::from(row.raw_len)).sum())?;
+        volume.env.hit(Point::GcRepack)?;
+        let spec = volume.classifier.class(home.class);
+        let codec = codec_choice(spec.codec);
+        let hint = PutHint { class: home.class, shard: home.shard, codec };
+        volume.store.rewrite(frame, hint)
+    }
+
+    /// What is listed of a sealed container for [`Marking::free_dead`]: its chunks. `None` if it is
+    /// not sealed, not there, or in use.
+    ///
+    /// # Errors
+    /// `Kv`, `Corrupt`.
+    pub fn dead_chunks(&self, id: ContainerId) -> Result<Option<Vec<ChunkNo>>> {
+        let row = self.volume.store.find_container(id)?;
+        if row.is_none_or(|row| row.state != ContainerState::Sealed) {
+            return Ok(None);
         }
-        Ok(moved)
+        let chunks: Vec<_> = self.volume.store.chunks_of(id)?.into_iter().map(|c| c.0).collect();
+        Ok((!chunks.iter().any(|chunk| self.marks.is_live(*chunk))).then_some(chunks))
     }
 
-    /// Forgets a sealed container if no chunk of it is in use; its file goes with the next commit.
-    /// Call only after all pieces were marked.
+    /// Forgets those of the listed containers of which no chunk is in use; their files go with the
+    /// next commit. Call only after all pieces were marked. Returns which were forgotten.
     ///
     /// # Errors
-    /// `Kv`, `Corrupt`, `Poisoned`, those of the shard.
-    pub fn free_if_dead(&self, id: ContainerId) -> Result<bool> {
-        self.volume.admit_removal()?;
-        let _gate = self.volume.gate.write();
-        let chunks = self.volume.store.chunks_of(id)?;
-        if chunks.iter().any(|(chunk, _)| self.marks.is_live(*chunk)) {
-            return Ok(false);
+    /// `Poisoned`, `ReadOnly`.
+    pub fn free_dead(&self, listed: Vec<(ContainerId, Vec<ChunkNo>)>) -> Result<Vec<bool>> {
+        self.volume.check_writable()?;
+        if self.gone.is_some() {
+            return Err(Error::invalid("A marking that only looks frees nothing"));
         }
         self.volume.env.hit(Point::GcDoom)?;
-        self.volume.store.doom_if_sealed(id)
+        let candidates = listed.into_iter().map(|(id, chunks)| Candidate { id, chunks }).collect();
+        let doom = |c: Candidate| self.volume.store.doom_listed(c.id, c.chunks);
+        let (freed, held) = self.volume.gate.forget_dead(&self.marks, candidates, doom);
+        let nanos = u64::try_from(held.as_nanos()).unwrap_or(u64::MAX);
+        self.longest_hold_nanos.fetch_max(nanos, Relaxed);
+        Ok(freed)
+    }
+
+    /// As [`Marking::free_dead`] of one container.
+    ///
+    /// # Errors
+    /// `Kv`, `Corrupt`, `Poisoned`, `ReadOnly`.
+    pub fn free_if_dead(&self, id: ContainerId) -> Result<bool> {
+        match self.dead_chunks(id)? {
+            Some(chunks) => Ok(self.free_dead(vec![(id, chunks)])? == [true]),
+            None => Ok(false),
+        }
     }
 }
 
 impl Drop for Marking<'_> {
     fn drop(&mut self) {
-        *self.volume.marks.write() = None;
+        self.volume.gate.end();
     }
 }

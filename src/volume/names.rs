@@ -111,7 +111,7 @@ impl Volume {
         }
         if rows.is_empty() && self.damaged_dirs.lock().contains(&(at, dir)) {
             // What was met may have been replaced since; only damage that is there counts.
-            match view.readable_dirents(at, dir, Cookie(0), usize::MAX).1.or(damage) {
+            match damage_in(&view, at, dir).or(damage) {
                 Some(damage) => {
                     error!("Directory listed without damaged entries ino={dir} cause={damage}");
                     return Err(damage);
@@ -376,6 +376,18 @@ impl Volume {
         place(edit, source, to, now)?;
         touch_directory(edit, from.0, now, -i32::from(is_dir))?;
         touch_directory(edit, to.0, now, i32::from(is_dir) - i32::from(gone_dir))
+    }
+}
+
+/// The first damage that a listing of the whole directory meets.
+fn damage_in(view: &View<'_>, at: At, dir: Ino) -> Option<Error> {
+    let mut after = Cookie(0);
+    loop {
+        let (rows, damage) = view.readable_dirents(at, dir, after, 1000);
+        if damage.is_some() {
+            return damage;
+        }
+        after = rows.last()?.0;
     }
 }
 

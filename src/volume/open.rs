@@ -1,9 +1,7 @@
 //! Opening volumes.
 
-use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions as FileOptions};
 use std::io::{ErrorKind, Read, Seek, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
@@ -11,7 +9,10 @@ use std::sync::{Arc, OnceLock};
 use log::{debug, error, warn};
 use parking_lot::{Mutex, RwLock};
 
-use super::space::ShardState;
+use super::garbage::{GARBAGE_ROW, Garbage};
+use super::memory::Held;
+use super::reaps::ReapIndex;
+use super::shards::{LastLook, ShardState, attach_all, open_shards};
 use super::storage::{Bounds, LocalStorage, Opening, Storage};
 use super::superblock::Superblock;
 use super::witness::{self, Witness};
@@ -26,12 +27,10 @@ use crate::meta::{Meta, ShardRow};
 use crate::stats::{ClassTotals, Stats};
 use crate::store::{NextIds, Store, StoreOptions};
 use crate::sys::disk;
-use crate::types::{ChunkNo, ClassId, ContainerId, Ino, ShardId, VolumeId};
+use crate::types::{ChunkNo, ClassId, ContainerId, ShardId, VolumeId};
 
 /// Directory of the metadata database in the volume directory.
 pub(super) const META_DIR: &str = "meta";
-/// Directory of shard 0 in the volume directory.
-pub(super) const FIRST_SHARD_DIR: &str = "shards/0";
 /// Held, with flock, by the process that has the volume open; its text says who.
 const LOCK_FILE: &str = "lock";
 
@@ -133,7 +132,7 @@ impl Volume {
         let volume = Self::assemble(footing, config, options)?;
         if !volume.read_only {
             volume.start_threads()?;
-            if !volume.orphans.lock().is_empty() || !volume.trims.lock().is_empty() {
+            if !volume.reaps.is_empty() {
                 volume.reaper.wake();
             }
         }
@@ -157,23 +156,24 @@ impl Volume {
         env.hit(Point::OpenShards)?;
         let (meta, counters) =
             load_state(&kv, (&dir, superblock.id), options.read_only, &mut damage)?;
-        let shards = open_shards(&dir, superblock.id, &meta, &*storage, env)?;
-        let names: Vec<&str> = shards.iter().map(|s| s.name.as_str()).collect();
-        config.check_shards(&names)?;
-        let stats = Arc::new(Stats::default());
-        load_totals(&meta, &stats)?;
+        let held = Held::new(&config.limits);
+        let mut shards = open_shards(&dir, superblock.id, &meta, &*storage, env)?;
+        check_names(&config, &shards)?;
+        let stats = Arc::new(load_totals(&meta)?);
+        let garbage = Garbage::load(meta.read().super_get(GARBAGE_ROW)?.as_deref());
         env.hit(Point::OpenStore)?;
         let bounds = store_options(&config, superblock.id, storage.bounds());
         let store = Store::open_with(
             Arc::clone(&kv),
-            shards.iter().map(|s| (s.id, Arc::clone(&s.shard))).collect(),
+            Vec::new(),
             StoreOptions { read_only: options.read_only, ..bounds },
             counters.next,
             Arc::clone(&stats),
             env.faults().clone(),
         )?;
+        attach_all(&store, &mut shards, &held.append)?;
         env.hit(Point::OpenThreads)?;
-        let (trims, orphans) = load_reaps(&meta)?;
+        let reaps = ReapIndex::load(&meta)?;
         let volume = Self {
             id: superblock.id,
             read_only: options.read_only,
@@ -184,12 +184,13 @@ impl Volume {
             kv,
             meta,
             store,
-            gate: RwLock::new(()),
+            gate: super::Gate::new(),
             files: super::FileTable::default(),
             names: super::NameHints::default(),
             shards: RwLock::new(shards),
-            trims: Mutex::new(trims),
-            orphans: Mutex::new(orphans),
+            last_look: LastLook::default(),
+            reaps,
+            held,
             next_ino: AtomicU64::new(counters.next_ino),
             next_snapshot: Mutex::new(counters.next_snapshot),
             live_bytes: LiveBytes(AtomicU64::new(counters.live_bytes)),
@@ -197,7 +198,7 @@ impl Volume {
             accepted: AtomicU64::new(0),
             meta_usable: AtomicU64::new(0),
             frozen: Mutex::new(None),
-            marks: RwLock::new(None),
+            garbage,
             upkeep: super::upkeep::Upkeep::default(),
             signal: Arc::default(),
             reaper: Arc::default(),
@@ -269,6 +270,7 @@ impl Volume {
             ShardId(shards.iter().map(|s| s.id.0 + 1).max().unwrap_or(0))
         };
         let shard = self.storage.create_shard(&path, self.id, id, self.env.faults())?;
+        shard.share_budget(&self.held.append);
         self.env.hit(Point::ShardAdd)?;
         {
             let _gate = self.gate.read();
@@ -283,7 +285,7 @@ impl Volume {
         self.env.hit(Point::ShardAddAttach)?;
         self.store.add_shard(id, Arc::clone(&shard))?;
         let place = path.display().to_string();
-        self.shards.write().push(ShardState::new(id, name.to_owned(), place, weight, shard));
+        self.shards.write().push(ShardState::new(id, name.to_owned(), place, weight, Ok(shard)));
         self.refresh_space();
         let list = self.shard_list()?;
         list.into_iter().find(|s| s.id == id.0).ok_or_else(|| Error::not_found("shard"))
@@ -312,6 +314,11 @@ pub(super) fn load_config(dir: &Path) -> Result<Config> {
     }
 }
 
+/// A bound of the configuration as a number of bytes in memory.
+pub(super) fn in_memory(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
 /// The database of the volume in `dir`, which has a superblock: without one it is damaged.
 pub(super) fn open_database(dir: &Path, options: &RocksOptions) -> Result<RocksKv> {
     let meta = dir.join(META_DIR);
@@ -332,6 +339,11 @@ fn tolerate(damage: Error, read_only: bool, met: &mut Vec<String>) -> Result<()>
     error!("Opened read-only in spite of damage cause={damage}");
     met.push(damage.to_string());
     Ok(())
+}
+
+fn check_names(config: &Config, shards: &[ShardState]) -> Result<()> {
+    let names: Vec<&str> = shards.iter().map(|s| s.name.as_str()).collect();
+    config.check_shards(&names)
 }
 
 /// Names and counters, if the tables are those of the last commit and complete.
@@ -369,24 +381,26 @@ fn open_meta(kv: &Arc<dyn Kv>, dir: &Path, read_only: bool, met: &mut Vec<String
 fn store_options(config: &Config, volume: VolumeId, bounds: Bounds) -> StoreOptions {
     let limits = &config.limits;
     let mut options = StoreOptions::new(volume);
-    options.container_bytes = bounds.container_bytes;
-    options.cache_bytes = usize::try_from(limits.cache_bytes).unwrap_or(usize::MAX);
-    options.queue_bytes = usize::try_from(limits.queue_bytes).unwrap_or(usize::MAX);
+    let container_bytes = u32::try_from(limits.container_bytes).unwrap_or(u32::MAX);
+    options.container_bytes = bounds.container_bytes.min(container_bytes);
+    options.cache_bytes = in_memory(limits.cache_bytes);
+    options.queue_bytes = in_memory(limits.queue_bytes);
     if limits.workers > 0 {
         options.workers = limits.workers;
     }
     options
 }
 
-fn load_totals(meta: &Meta, stats: &Stats) -> Result<()> {
-    let Some(row) = meta.read().super_get(b"totals")? else { return Ok(()) };
+fn load_totals(meta: &Meta) -> Result<Stats> {
+    let stats = Stats::default();
+    let Some(row) = meta.read().super_get(b"totals")? else { return Ok(stats) };
     let whole = read_totals(&row, |class, fields| {
         stats.class(class).load(&ClassTotals::from_fields(fields));
     });
     if !whole {
         warn!("Row totals does not read: statistics begin anew for some classes");
     }
-    Ok(())
+    Ok(stats)
 }
 
 /// Hands the classes of a row `totals` to `each`; false if it does not read to its end.
@@ -403,41 +417,6 @@ pub(super) fn read_totals(row: &[u8], mut each: impl FnMut(ClassId, &[u64])) -> 
         each(class, &fields);
     }
     true
-}
-
-fn load_reaps(meta: &Meta) -> Result<(HashSet<Ino>, HashSet<Ino>)> {
-    let (mut trims, mut orphans) = (HashSet::new(), HashSet::new());
-    let mut after = None;
-    loop {
-        let rows = meta.read().reaps(after, 1000)?;
-        let Some((last, _)) = rows.last() else { return Ok((trims, orphans)) };
-        after = Some(*last);
-        for (ino, reap) in rows {
-            if reap.delete {
-                orphans.insert(ino)
-            } else {
-                trims.insert(ino)
-            };
-        }
-    }
-}
-
-pub(super) fn open_shards(
-    dir: &Path,
-    volume: VolumeId,
-    meta: &Meta,
-    storage: &dyn Storage,
-    env: &Env,
-) -> Result<Vec<ShardState>> {
-    let rows = meta.read().shards()?.into_iter();
-    let open = rows.map(|(id, row)| {
-        let inside = row.path.as_os_str().as_bytes().is_empty();
-        let path = if inside { dir.join(FIRST_SHARD_DIR) } else { row.path };
-        let shard = storage.open_shard(&path, volume, id, env.faults())?;
-        let place = path.display().to_string();
-        Ok(ShardState::new(id, row.name, place, row.weight, shard))
-    });
-    open.collect()
 }
 
 /// Takes the volume's lock and writes into it who has it.

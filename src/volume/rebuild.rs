@@ -12,6 +12,7 @@ use log::info;
 use serde::Serialize;
 
 use super::open::{self, Counters};
+use super::shards::open_shards;
 use super::storage::LocalStorage;
 use super::superblock::Superblock;
 use super::{Volume, witness};
@@ -57,7 +58,7 @@ pub struct RebuildReport {
 
 /// What the metadata says before anything is changed.
 struct Known {
-    shards: Vec<super::space::ShardState>,
+    shards: Vec<super::shards::ShardState>,
     counters: Counters,
     /// False if the counters are only what the other tables suggest.
     read: bool,
@@ -82,6 +83,9 @@ impl Volume {
         progress("Reading names and extents");
         let kv = Arc::new(open::open_database(&dir, &options)?);
         let known = Known::read(&dir, &superblock, Arc::clone(&kv) as Arc<dyn Kv>)?;
+        // All of them: what lies on one that is not there would have no row any more.
+        let shards: Result<_> = known.shards.iter().map(|s| Ok((s.id, s.get()?))).collect();
+        let shards = shards?;
         let limit = known.counters.next.chunk;
         // What shared it is gone by now.
         let in_use = || Error::invalid("The metadata database is still in use");
@@ -92,7 +96,7 @@ impl Volume {
         }
         let what = Rebuild {
             kv: (!dry_run).then_some(&kv as &dyn Kv),
-            shards: known.shards.iter().map(|s| (s.id, Arc::clone(&s.shard))).collect(),
+            shards,
             volume: superblock.id,
             limit,
             old: known.old,
@@ -122,7 +126,7 @@ pub(super) fn interrupted(kv: &dyn Kv, dir: &Path) -> Result<Option<Error>> {
 impl Known {
     fn read(dir: &Path, superblock: &Superblock, kv: Arc<dyn Kv>) -> Result<Self> {
         let (meta, _) = Meta::open_with_damage(Arc::clone(&kv))?;
-        let shards = open::open_shards(dir, superblock.id, &meta, &LocalStorage, &Env::system())?;
+        let shards = open_shards(dir, superblock.id, &meta, &LocalStorage, &Env::system())?;
         let stored = Counters::load(&*kv);
         let read = stored.is_ok();
         let counters = stored.or_else(|_| Self::guess(dir, superblock, &*kv))?;

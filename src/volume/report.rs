@@ -5,16 +5,17 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use super::Volume;
 use super::open::Counters;
 use super::upkeep::Verified;
+use super::{GcStatus, Volume};
 use crate::classify::Facts;
 use crate::error::Result;
 use crate::kv::Kv;
 use crate::limits::MAGIC_BYTES;
 use crate::meta::Audit;
-use crate::stats::{ActivityTotals, ClassTotals};
-use crate::store::{ContainerRow, Store};
+use crate::stats::{ActivityTotals, ClassTotals, MemoryMap, MemoryUse};
+use crate::store::Store;
+use crate::sys::process;
 use crate::types::{At, ClassId, FileKind, ShardId};
 
 /// State of a volume.
@@ -54,6 +55,8 @@ pub struct Status {
     pub verified: Verified,
     /// Its shards.
     pub shards: Vec<ShardInfo>,
+    /// Unused space, and what is done about it.
+    pub gc: GcStatus,
 }
 
 /// A shard and what it holds.
@@ -75,6 +78,8 @@ pub struct ShardInfo {
     pub total_bytes: u64,
     /// What is free there.
     pub free_bytes: u64,
+    /// Why it is not there, if it is not.
+    pub missing: Option<String>,
 }
 
 /// What happened to the data of one class (cumulative), and what there is of it now.
@@ -125,8 +130,12 @@ pub struct StatsReport {
     pub classes: Vec<ClassReport>,
     /// The shards.
     pub shards: Vec<ShardInfo>,
-    /// Bytes in memory, by what holds them.
-    pub memory: BTreeMap<String, u64>,
+    /// What is held in memory, by what holds it.
+    pub memory: MemoryMap,
+    /// Sum of what is held, and of the bounds.
+    pub memory_total: MemoryUse,
+    /// What the system counts for the whole process; 0 if it does not say.
+    pub resident_bytes: u64,
     /// What was done since the volume was opened.
     pub activity: ActivityTotals,
 }
@@ -158,13 +167,44 @@ pub struct Explanation {
     pub stored_bytes_estimate: u64,
 }
 
+/// Sums over containers.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    containers: u64,
+    chunks: u64,
+    raw_bytes: u64,
+    bytes: u64,
+}
+
+impl Held {
+    fn add(&mut self, other: &Self) {
+        self.containers += other.containers;
+        self.chunks += other.chunks;
+        self.raw_bytes += other.raw_bytes;
+        self.bytes += other.bytes;
+    }
+}
+
+/// The same by shard and class.
+#[derive(Debug, Default)]
+struct HeldByLane(BTreeMap<(ShardId, ClassId), Held>);
+
+impl HeldByLane {
+    fn sum(&self, of: impl Fn((ShardId, ClassId)) -> bool) -> Held {
+        let mut sum = Held::default();
+        self.0.iter().filter(|(lane, _)| of(**lane)).for_each(|(_, held)| sum.add(held));
+        sum
+    }
+}
+
 impl Volume {
     /// State of the volume; `mounted_on` is for the caller to fill.
     ///
     /// # Errors
     /// `Kv`, `Corrupt`.
     pub fn status(&self) -> Result<Status> {
-        let containers = self.store.containers()?;
+        let held = self.containers_held()?;
+        let all = held.sum(|_| true);
         Ok(Status {
             volume_id: self.id.to_string(),
             dir: self.dir.display().to_string(),
@@ -176,13 +216,14 @@ impl Volume {
             commit_failure: self.last_failure().map(|cause| cause.to_string()),
             txg: self.txg.load(Ordering::Relaxed),
             epoch: self.meta.read().epoch().0,
-            snapshots: self.snapshots().len() as u64,
+            snapshots: self.snapshots_so_far().0 as u64,
             open_txg_bytes: self.meta.overlay_bytes() as u64,
             dirty_bytes: self.files.dirty_bytes() as u64,
-            containers: containers.len() as u64,
-            stored_bytes: containers.iter().map(|(_, row)| row.bytes).sum(),
+            containers: all.containers,
+            stored_bytes: all.bytes,
             verified: self.verified()?,
-            shards: self.shard_list()?,
+            shards: self.shards_with(&held),
+            gc: self.gc_status(),
         })
     }
 
@@ -191,23 +232,43 @@ impl Volume {
     /// # Errors
     /// `Kv`, `Corrupt`.
     pub fn shard_list(&self) -> Result<Vec<ShardInfo>> {
-        let containers = self.store.containers()?;
+        Ok(self.shards_with(&self.containers_held()?))
+    }
+
+    fn shards_with(&self, held: &HeldByLane) -> Vec<ShardInfo> {
         let shards = self.shards.read();
         let info = shards.iter().map(|state| {
-            let rows = containers.iter().filter(|(_, row)| row.shard == state.id);
-            let space = state.shard.space().ok();
+            let there = held.sum(|(shard, _)| shard == state.id);
+            let space = state.shard.as_ref().ok().and_then(|shard| shard.space().ok());
             ShardInfo {
                 id: state.id.0,
                 name: state.name.clone(),
                 path: state.path.clone(),
                 weight: state.weight,
-                containers: rows.clone().count() as u64,
-                stored_bytes: rows.map(|(_, row)| row.bytes).sum(),
+                containers: there.containers,
+                stored_bytes: there.bytes,
                 total_bytes: space.map_or(0, |s| s.total_bytes),
                 free_bytes: space.map_or(0, |s| s.free_bytes),
+                missing: state.shard.as_ref().err().cloned(),
             }
         });
-        Ok(info.collect())
+        info.collect()
+    }
+
+    /// Sums over the containers, which may be too many for memory.
+    fn containers_held(&self) -> Result<HeldByLane> {
+        let mut held = HeldByLane::default();
+        self.store.each_container(|_, row| {
+            let lane = held.0.entry((row.shard, row.class)).or_default();
+            lane.add(&Held {
+                containers: 1,
+                chunks: row.chunks,
+                raw_bytes: row.raw_bytes,
+                bytes: row.bytes,
+            });
+            Ok(())
+        })?;
+        Ok(held)
     }
 
     /// Where the bytes went.
@@ -215,50 +276,41 @@ impl Volume {
     /// # Errors
     /// `Kv`, `Corrupt`.
     pub fn stats_report(&self) -> Result<StatsReport> {
-        let containers: Vec<ContainerRow> =
-            self.store.containers()?.into_iter().map(|(_, row)| row).collect();
+        let held = self.containers_held()?;
+        let all = held.sum(|_| true);
         let totals = self.stats.totals();
-        let unique_bytes = containers.iter().map(|row| row.raw_bytes).sum();
-        let stored_bytes = containers.iter().map(|row| row.bytes).sum();
         let usage = self.kv.usage();
         let written = totals.written_bytes - totals.zero_bytes;
+        let memory = self.memory(&usage);
+        let sum = |of: fn(&MemoryUse) -> u64| memory.values().map(of).sum();
+        let memory_total = MemoryUse::new(sum(|m| m.bytes), sum(|m| m.bound_bytes), "");
         Ok(StatsReport {
             live_bytes: self.live_bytes.get(),
-            unique_bytes,
-            stored_bytes,
+            unique_bytes: all.raw_bytes,
+            stored_bytes: all.bytes,
             metadata_bytes: usage.disk_bytes,
             dedup_ratio: ratio(written, totals.new_bytes),
             compression_ratio: ratio(totals.new_bytes, totals.stored_bytes),
             total_ratio: ratio(totals.written_bytes, totals.stored_bytes),
-            chunks: containers.iter().map(|row| row.chunks).sum(),
-            containers: containers.len() as u64,
-            totals: class_report("all", &totals, containers.iter()),
-            classes: self.class_reports(&containers),
-            shards: self.shard_list()?,
-            memory: self.memory(usage.memory_bytes),
+            chunks: all.chunks,
+            containers: all.containers,
+            totals: class_report("all", &totals, &all),
+            classes: self.class_reports(&held),
+            shards: self.shards_with(&held),
+            memory,
+            memory_total,
+            resident_bytes: process::resident_bytes(),
             activity: self.stats.activity.copy(),
         })
     }
 
-    fn class_reports(&self, containers: &[ContainerRow]) -> Vec<ClassReport> {
+    fn class_reports(&self, held: &HeldByLane) -> Vec<ClassReport> {
         let all = self.stats.totals_by_class();
         let reports = self.classifier.classes().iter().map(|spec| {
-            let rows = containers.iter().filter(|row| row.class == spec.id);
-            class_report(&spec.name, &all[usize::from(spec.id.0)], rows)
+            let there = held.sum(|(_, class)| class == spec.id);
+            class_report(&spec.name, &all[usize::from(spec.id.0)], &there)
         });
         reports.filter(|r| r.written_bytes > 0 || r.now_stored_bytes > 0).collect()
-    }
-
-    /// Bytes in memory by what holds them; every bound of the configuration has its line here.
-    fn memory(&self, kv_bytes: u64) -> BTreeMap<String, u64> {
-        let lines = [
-            ("dirty", self.files.dirty_bytes() as u64),
-            ("open_txg", self.meta.overlay_bytes() as u64),
-            ("store_pending", self.store.pending_bytes() as u64),
-            ("frame_cache", self.store.cache_bytes() as u64),
-            ("database", kv_bytes),
-        ];
-        lines.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect()
     }
 
     /// Why the file at `path` has its class, and where its bytes lie.
@@ -381,13 +433,7 @@ impl Volume {
     }
 }
 
-fn class_report<'a>(
-    name: &str,
-    totals: &ClassTotals,
-    containers: impl Iterator<Item = &'a ContainerRow>,
-) -> ClassReport {
-    let (unique, stored) =
-        containers.fold((0, 0), |sum, row| (sum.0 + row.raw_bytes, sum.1 + row.bytes));
+fn class_report(name: &str, totals: &ClassTotals, there: &Held) -> ClassReport {
     ClassReport {
         class: name.to_owned(),
         written_bytes: totals.written_bytes,
@@ -395,8 +441,8 @@ fn class_report<'a>(
         duplicate_bytes: totals.duplicate_bytes,
         new_bytes: totals.new_bytes,
         stored_bytes: totals.stored_bytes,
-        now_unique_bytes: unique,
-        now_stored_bytes: stored,
+        now_unique_bytes: there.raw_bytes,
+        now_stored_bytes: there.bytes,
     }
 }
 

@@ -17,7 +17,7 @@ use crate::meta::{Edit, Reap};
 use crate::types::{At, Extent, FileKind, Ino, Inode};
 
 /// Most extents one `copy_file_range` call copies; the caller asks again for the rest.
-const COPY_EXTENTS: usize = 50_000;
+const COPY_EXTENTS: usize = 8_000;
 
 impl Volume {
     /// Sets the size of a file.
@@ -29,7 +29,7 @@ impl Volume {
         let file = self.borrow_node(ino);
         let mut state = file.node.state.write();
         self.stage(|edit| self.set_size(edit, ino, &mut state, size))?;
-        self.files.note_dirty(&file.node, state.dirty.bytes());
+        self.files.note_dirty(&file.node, &state.dirty);
         Ok(())
     }
 
@@ -79,8 +79,7 @@ impl Volume {
         if let Some(torn) = tail.first().filter(|e| e.offset < from) {
             self.drop_extents(edit, ino, inode, &[*torn], &range)?;
         }
-        edit.put_reap(ino, Reap { from, delete: inode.nlink == 0 });
-        self.trims.lock().insert(ino);
+        self.reaps.put(edit, ino, Reap { from, delete: inode.nlink == 0 }, true)?;
         self.reaper.wake();
         Ok(())
     }
@@ -97,8 +96,8 @@ impl Volume {
         for extent in extents {
             let head = clip(extent, 0..range.start);
             let tail = clip(extent, range.end..u64::MAX);
-            if head.is_none() {
-                edit.delete_extent(ino, extent.offset)?;
+            if head.is_none() && !edit.delete_extent(ino, extent.offset)? {
+                self.garbage.note_dropped(u64::from(extent.len));
             }
             for kept in head.iter().chain(&tail) {
                 edit.put_extent(ino, kept)?;
@@ -134,9 +133,10 @@ impl Volume {
             self.reaper.wake();
         }
         edit.put_inode(ino, &inode)?;
-        self.orphans.lock().insert(ino);
-        edit.put_reap(ino, Reap { from: 0, delete: true });
-        Ok(())
+        // A tail that is still being cut: what lies before it is read until the last close.
+        let trim = edit.view().reap(ino)?;
+        let from = trim.map_or(0, |trim| trim.from);
+        self.reaps.put(edit, ino, Reap { from, delete: true }, trim.is_some())
     }
 
     fn erase_inode(&self, edit: &mut Edit<'_>, ino: Ino) -> Result<()> {
@@ -145,19 +145,16 @@ impl Volume {
             edit.delete_xattr(ino, &name)?;
         }
         edit.delete_inode(ino)?;
-        edit.delete_reap(ino);
-        self.trims.lock().remove(&ino);
-        self.orphans.lock().remove(&ino);
-        Ok(())
+        self.reaps.delete(edit, ino)
     }
 
     /// Finishes a pending cut of `ino` before the file grows to `end` over its old tail.
     pub(super) fn settle_trim(&self, ino: Ino, end: u64) -> Result<()> {
-        if !self.trims.lock().contains(&ino) {
+        if !self.reaps.may_have(ino) {
             return Ok(());
         }
         let size = self.meta.read().inode(At::Live, ino)?.map_or(u64::MAX, |inode| inode.size);
-        while end > size && self.trims.lock().contains(&ino) {
+        while end > size && self.reaps.is_trimming(&self.meta.read(), ino)? {
             self.reap_piece(ino)?;
         }
         Ok(())
@@ -173,12 +170,12 @@ impl Volume {
         self.stage(|edit| {
             let Some(reap) = edit.view().reap(ino)? else { return Ok(true) };
             let Some(mut inode) = edit.view().inode(At::Live, ino)? else {
-                edit.delete_reap(ino);
+                self.reaps.delete(edit, ino)?;
                 return Ok(true);
             };
             let delete = reap.delete && !self.files.is_shared(ino);
             let from = if delete { 0 } else { reap.from };
-            if reap.delete && !delete && !self.trims.lock().contains(&ino) {
+            if reap.delete && !delete && !self.reaps.is_trimming(&edit.view(), ino)? {
                 return Ok(true);
             }
             let range = from..u64::MAX;
@@ -194,15 +191,15 @@ impl Volume {
                 edit.put_inode(ino, &inode)?;
                 return Ok(false);
             }
-            self.trims.lock().remove(&ino);
+            self.reaps.trimmed(ino);
             if delete {
                 self.erase_inode(edit, ino)?;
             } else {
                 edit.put_inode(ino, &inode)?;
                 if reap.delete {
-                    edit.put_reap(ino, Reap { from: 0, delete: true });
+                    self.reaps.put(edit, ino, Reap { from: 0, delete: true }, false)?;
                 } else {
-                    edit.delete_reap(ino);
+                    self.reaps.delete(edit, ino)?;
                 }
             }
             Ok(true)
@@ -280,7 +277,7 @@ impl OpenFile {
             let _gate = volume.gate.read();
             let mut state = node.state.write();
             let done = volume.punch_pieces(self.ino(), &mut state, &range)?;
-            volume.files.note_dirty(node, state.dirty.bytes());
+            volume.files.note_dirty(node, &state.dirty);
             if done {
                 return volume.note_written(self.ino(), 0);
             }
@@ -351,16 +348,22 @@ impl OpenFile {
         let _gate = volume.gate.read();
         let mut state = node.state.write();
         volume.drain_state(node, &mut state, Drain::All)?;
-        volume.files.note_dirty(node, state.dirty.bytes());
+        volume.files.note_dirty(node, &state.dirty);
         state.clean_cut = None;
         let range = source_offset..source_offset + len;
         let view = volume.meta.read();
         let mut extents = view.extents(source.at(), source.ino(), range.clone(), COPY_EXTENTS)?;
-        drop(view);
         let mut copied = range;
         if extents.len() == COPY_EXTENTS {
             copied.end = extents.last().map_or(copied.end, |last| last.end().min(copied.end));
         }
+        // What lies in the target now goes in the same change.
+        let target = offset..offset + (copied.end - copied.start);
+        let old = view.extents(At::Live, self.ino(), target, COPY_EXTENTS + 1)?;
+        if let Some(next) = old.get(COPY_EXTENTS) {
+            copied.end = copied.start + (next.offset - offset);
+        }
+        drop(view);
         extents = extents.iter().filter_map(|e| clip(e, copied.clone())).collect();
         for extent in &mut extents {
             extent.offset = extent.offset - source_offset + offset;

@@ -5,7 +5,7 @@ use super::{Volume, names};
 use crate::env::Point;
 use crate::error::{Error, Result};
 use crate::limits::{SNAPSHOT_ID_MAX, SNAPSHOTS_MAX};
-use crate::meta::Edit;
+use crate::meta::{Edit, View};
 use crate::types::{Snapshot, SnapshotId, Timestamp};
 
 /// Longest lock: 100 years of 365 days. A mistyped year could not be taken back.
@@ -29,7 +29,8 @@ impl Volume {
                 return Err(Error::NoSpace { place: "the snapshot numbers (2^23)".to_owned() });
             }
             let taken = self.stage(|edit| {
-                refuse_taken(&edit.view().snapshots(), name)?;
+                refuse_taken(&edit.view(), name)?;
+                refuse_many(&edit.view())?;
                 let epoch = edit.view().epoch();
                 let id = SnapshotId(*next);
                 let time = self.env.now();
@@ -75,6 +76,7 @@ impl Volume {
                 ids.into_iter().for_each(|id| edit.delete_snapshot(id));
                 Ok(())
             })?;
+            self.garbage.note_snapshot_deleted();
         }
         self.env.hit(Point::SnapshotDelete)?;
         self.commit()
@@ -89,7 +91,7 @@ impl Volume {
         self.change_snapshot(old, |edit, found| {
             self.check_unlocked(&found)?;
             if old != new {
-                refuse_taken(&edit.view().snapshots(), new)?;
+                refuse_taken(&edit.view(), new)?;
                 edit.put_snapshot(&Snapshot { name: new.into(), ..found });
             }
             Ok(())
@@ -203,6 +205,20 @@ impl Volume {
         self.meta.read().snapshots()
     }
 
+    /// Those with numbers above `after`, at most `limit`.
+    #[must_use]
+    pub fn snapshots_after(&self, after: SnapshotId, limit: usize) -> Vec<Snapshot> {
+        self.meta.read().snapshots_after(after, limit)
+    }
+
+    /// How many snapshots there are, and when the newest was taken.
+    #[must_use]
+    pub fn snapshots_so_far(&self) -> (usize, Option<Timestamp>) {
+        let view = self.meta.read();
+        let (count, newest) = view.newest_snapshot();
+        (count, newest.map(|snapshot| snapshot.time))
+    }
+
     /// The snapshot with this number.
     #[must_use]
     pub fn snapshot(&self, id: SnapshotId) -> Option<Snapshot> {
@@ -226,12 +242,18 @@ fn check_snapshot_name(name: &[u8]) -> Result<()> {
     })
 }
 
-fn refuse_taken(snapshots: &[Snapshot], name: &[u8]) -> Result<()> {
-    if snapshots.iter().any(|s| *s.name == *name) {
-        let what = format!("Snapshot {}", String::from_utf8_lossy(name));
-        return Err(Error::Exists { what });
+fn refuse_taken(view: &View<'_>, name: &[u8]) -> Result<()> {
+    match view.snapshot_named(name) {
+        None => Ok(()),
+        Some(_) => {
+            let what = format!("Snapshot {}", String::from_utf8_lossy(name));
+            Err(Error::Exists { what })
+        }
     }
-    if snapshots.len() >= SNAPSHOTS_MAX {
+}
+
+fn refuse_many(view: &View<'_>) -> Result<()> {
+    if view.newest_snapshot().0 >= SNAPSHOTS_MAX {
         let place = format!("the list of snapshots ({SNAPSHOTS_MAX})");
         return Err(Error::NoSpace { place });
     }

@@ -5,8 +5,7 @@
 //! reserve keeps deleting, commits and unmounting possible. Free space is asked for after every
 //! commit and whenever 16 MiB were accepted since.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use log::warn;
 use serde::{Deserialize, Serialize};
@@ -14,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use super::Volume;
 use crate::classify::{ClassSpec, pick_shard};
 use crate::error::{Error, Result};
-use crate::shard::Shard;
 use crate::sys::disk;
 use crate::types::{Ino, ShardId};
 
@@ -23,28 +21,10 @@ const REFRESH_BYTES: u64 = 16 * 1024 * 1024;
 /// A reserve takes at most this share of a small disk.
 const RESERVE_SHARE: u64 = 8;
 
-/// A shard as the volume knows it.
-pub(super) struct ShardState {
-    pub(super) id: ShardId,
-    pub(super) name: String,
-    pub(super) path: String,
-    pub(super) weight: u32,
-    pub(super) shard: Arc<dyn Shard>,
-    /// Free bytes beyond the reserve, when last asked.
-    usable: AtomicU64,
-}
-
-impl ShardState {
-    pub(super) fn new(
-        id: ShardId,
-        name: String,
-        path: String,
-        weight: u32,
-        shard: Arc<dyn Shard>,
-    ) -> Self {
-        Self { id, name, path, weight, shard, usable: AtomicU64::new(0) }
-    }
-}
+/// Sixths of the bound on uncommitted metadata at which changes wait for a commit. Removals may
+/// use more, so that writers cannot keep them out.
+const WRITERS_SHARE: u64 = 4;
+const REMOVALS_SHARE: u64 = 5;
 
 /// Room of the whole volume, for statfs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,38 +40,74 @@ pub struct VolumeSpace {
 impl Volume {
     /// Lets a write of `len` bytes in, or says why not. May wait for a commit: memory is bounded.
     pub(super) fn admit_data(&self, len: usize) -> Result<()> {
-        self.check_writable()?;
-        self.throttle()?;
-        if self.files.dirty_bytes() as u64 > self.config.limits.dirty_bytes {
-            self.drain_files(false)?;
-        }
+        self.garbage.note_foreground();
+        self.throttle(WRITERS_SHARE)?;
         self.check_room(len as u64)
     }
 
     /// Lets a change of metadata in.
     pub(super) fn admit_change(&self) -> Result<()> {
-        self.check_writable()?;
-        self.throttle()?;
+        self.garbage.note_foreground();
+        self.throttle(WRITERS_SHARE)?;
         self.check_room(0)
     }
 
     /// Lets a change in that gives space back: also on a full volume.
     pub(super) fn admit_removal(&self) -> Result<()> {
-        self.check_writable()?;
-        self.throttle()?;
-        Ok(())
+        self.throttle(REMOVALS_SHARE)
     }
 
-    fn throttle(&self) -> Result<()> {
-        let bound = self.config.limits.overlay_bytes;
-        if self.meta.overlay_bytes() as u64 > 2 * bound {
-            let committed = self.signal_and_wait();
-            // With a full disk below, changes must not pile up in memory.
-            if self.meta.overlay_bytes() as u64 > 2 * bound {
-                return committed;
-            }
-        } else if self.meta.overlay_bytes() as u64 > bound {
+    /// Lets gc store `len` bytes on a shard anew: it gives back more soon, so it may use half the
+    /// reserve, or a full volume could never be repacked.
+    pub(super) fn admit_repack(&self, id: ShardId, len: u64) -> Result<()> {
+        self.check_writable()?;
+        let shards = self.shards.read();
+        let Some(state) = shards.iter().find(|s| s.id == id) else { return Ok(()) };
+        let took = state.usable.fetch_update(Relaxed, Relaxed, |u| u.checked_sub(len));
+        if took.is_ok() && self.meta_usable.load(Relaxed) > 0 {
+            return Ok(());
+        }
+        let space = state.get()?.space()?;
+        let pending = self.store.pending_bytes() as u64;
+        let reserve = self.config.limits.reserve_bytes.min(space.total_bytes / RESERVE_SHARE);
+        if space.free_bytes > reserve / 2 + pending + len {
+            return Ok(());
+        }
+        Err(Error::NoSpace { place: state.path.clone() })
+    }
+
+    /// True if less than a twentieth of the room, or than the reserve once more, is left.
+    pub(super) fn space_is_low(&self) -> bool {
+        let Ok(space) = self.space() else { return false };
+        let low = (space.total_bytes / 20).max(self.config.limits.reserve_bytes);
+        space.free_bytes < low.min(space.total_bytes / 4)
+    }
+
+    /// Metadata that is not committed: the open txg, the frozen one, and rows of new chunks.
+    pub(super) fn uncommitted_bytes(&self) -> u64 {
+        (self.meta.overlay_bytes() + self.store.uncommitted_bytes()) as u64
+    }
+
+    /// Asks for a commit when a third of the bound is used, so that there is room for what comes
+    /// while it runs, and waits for one beyond `share` sixths. The rest of the bound is for what
+    /// the changes bring that are let in at the same time, and a commit's own drain.
+    ///
+    /// Nobody who comes here holds the gate or a lock, so the commit waits for none of them.
+    fn throttle(&self, share: u64) -> Result<()> {
+        self.check_writable()?;
+        let part = self.config.limits.overlay_bytes / 6;
+        let all = self.uncommitted_bytes();
+        if all <= 2 * part {
+            return Ok(());
+        }
+        let (_, frozen) = self.meta.uncommitted_bytes();
+        if all.saturating_sub(2 * frozen as u64) > 2 * part {
             self.signal.kick();
+        }
+        while self.uncommitted_bytes() > share * part {
+            // A full shard keeps commits from ending: then nothing more is taken.
+            self.signal.wait_end()?;
+            self.check_writable()?;
         }
         Ok(())
     }
@@ -106,8 +122,14 @@ impl Volume {
         if self.usable() > buffered + len {
             return Ok(());
         }
+        self.garbage.note_refused();
         let shards = self.shards.read();
-        let places: Vec<&str> = shards.iter().map(|s| s.path.as_str()).collect();
+        let there = shards.iter().filter(|s| s.shard.is_ok());
+        let places: Vec<&str> = there.map(|s| s.path.as_str()).collect();
+        if places.is_empty() {
+            drop(shards);
+            return Err(self.no_shard());
+        }
         Err(Error::NoSpace { place: places.join(", ") })
     }
 
@@ -125,7 +147,11 @@ impl Volume {
         // On their way to one of the shards: which one does not matter, a reserve is no fine art.
         let pending = self.store.pending_bytes() as u64;
         for state in self.shards.read().iter() {
-            let usable = match state.shard.space() {
+            let Ok(shard) = &state.shard else {
+                state.usable.store(0, Relaxed);
+                continue;
+            };
+            let usable = match shard.space() {
                 Ok(space) => self.beyond_reserve(space.total_bytes, space.free_bytes),
                 Err(e) => {
                     warn!("Free space is unknown shard={} cause={e}", state.id);
@@ -155,14 +181,8 @@ impl Volume {
             Some(id) => id,
             None => {
                 self.refresh_space();
-                self.shard_with_room(spec, ino, len).or_else(|| self.roomiest()).ok_or_else(
-                    || Error::Shard {
-                        what: format!(
-                            "Volume {} has no shard; add one with `shard add`",
-                            self.dir.display()
-                        ),
-                    },
-                )?
+                let found = self.shard_with_room(spec, ino, len).or_else(|| self.roomiest());
+                found.ok_or_else(|| self.no_shard())?
             }
         };
         if let Some(chosen) = self.shards.read().iter().find(|s| s.id == id) {
@@ -188,7 +208,16 @@ impl Volume {
 
     fn roomiest(&self) -> Option<ShardId> {
         let shards = self.shards.read();
-        shards.iter().max_by_key(|s| s.usable.load(Relaxed)).map(|s| s.id)
+        let there = shards.iter().filter(|s| s.shard.is_ok());
+        there.max_by_key(|s| s.usable.load(Relaxed)).map(|s| s.id)
+    }
+
+    /// Why nothing can be stored: no shard is there.
+    fn no_shard(&self) -> Error {
+        let shards = self.shards.read();
+        let why: Vec<&str> =
+            shards.iter().filter_map(|s| s.shard.as_ref().err()).map(String::as_str).collect();
+        Error::ShardMissing { what: format!("No shard is there: {}", why.join("; ")) }
     }
 
     /// Room for statfs.
@@ -202,7 +231,8 @@ impl Volume {
             inodes_used: self.next_ino.load(Relaxed).saturating_sub(1),
         };
         for state in self.shards.read().iter() {
-            if let Ok(shard) = state.shard.space() {
+            let room = state.shard.as_ref().ok().and_then(|shard| shard.space().ok());
+            if let Some(shard) = room {
                 space.total_bytes += shard.total_bytes;
                 space.free_bytes += self.beyond_reserve(shard.total_bytes, shard.free_bytes);
             }

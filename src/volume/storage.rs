@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::open::{META_DIR, open_database};
+use super::open::{META_DIR, in_memory, open_database};
 use crate::config::Config;
 use crate::env::Faults;
 use crate::error::Result;
@@ -86,9 +86,9 @@ pub struct LocalStorage;
 
 impl Storage for LocalStorage {
     fn tables(&self, dir: &Path, config: &Config, how: Opening) -> Result<Arc<dyn Kv>> {
-        let cache = usize::try_from(config.limits.block_cache_bytes).unwrap_or(usize::MAX);
         let options = RocksOptions {
-            block_cache_bytes: cache,
+            block_cache_bytes: in_memory(config.limits.block_cache_bytes),
+            write_buffer_bytes: in_memory(config.limits.write_buffer_bytes),
             create: how == Opening::Create,
             read_only: how == Opening::ReadOnly,
             ..RocksOptions::default()

@@ -10,16 +10,19 @@
 //! over the chunks adds up. Memory: two bytes per chunk number (320 MB for 160 M chunks), and 24
 //! bytes per snapshot, while it runs. Does not: know which deleted snapshots still have files open.
 
+use std::collections::HashSet;
+use std::ops::Range;
+
 use log::debug;
 use serde::{Deserialize, Serialize};
 
 use super::Volume;
 use super::open::Counters;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kv::Kv;
 use crate::meta::{extent_lives, snapshots};
 use crate::store::each_share;
-use crate::types::{ChunkNo, Snapshot, SnapshotId};
+use crate::types::{ChunkNo, Ino, Snapshot, SnapshotId};
 
 /// Nothing needs the chunk.
 const NOBODY: u16 = 0;
@@ -64,6 +67,15 @@ pub struct SnapshotUsage {
 struct Owners(Vec<u16>);
 
 impl Owners {
+    fn new(chunks: u64) -> Result<Self> {
+        let too_many = || Error::corrupt("row counters", format!("it counts {chunks} chunks"));
+        let len = usize::try_from(chunks).map_err(|_| too_many())?;
+        let mut owners = Vec::new();
+        owners.try_reserve_exact(len).map_err(|_| too_many())?;
+        owners.resize(len, NOBODY);
+        Ok(Self(owners))
+    }
+
     fn note(&mut self, chunk: ChunkNo, owner: u16) {
         let index = usize::try_from(chunk.0).unwrap_or(usize::MAX);
         // Beyond the numbers given out there are no chunks: a damaged extent, which check reports.
@@ -86,7 +98,7 @@ impl Volume {
     /// # Errors
     /// `Corrupt`, `Kv`.
     pub fn snapshot_usage(&self) -> Result<Vec<SnapshotUsage>> {
-        let state = self.committed_state();
+        let (state, open) = self.committed_state();
         let list = snapshots(&*state)?;
         let mut usage: Vec<_> = list
             .iter()
@@ -95,7 +107,7 @@ impl Volume {
         for first in (0..list.len()).step_by(KEYS_MAX) {
             let keys = first..list.len().min(first + KEYS_MAX);
             let mut referenced = (first == 0).then(|| vec![0_u64; list.len() + 1]);
-            let amounts = self.count(&*state, &list, keys.len(), &mut |seen, bytes| {
+            let amounts = count((&*state, &open), &list, keys.len(), &mut |seen, bytes| {
                 if let Some(steps) = &mut referenced {
                     steps[seen.start] = steps[seen.start].wrapping_add(bytes);
                     steps[seen.end] = steps[seen.end].wrapping_sub(bytes);
@@ -123,14 +135,14 @@ impl Volume {
     /// # Errors
     /// `Corrupt`, `Kv`.
     pub fn would_free(&self, ids: &[SnapshotId]) -> Result<Amount> {
-        let state = self.committed_state();
+        let (state, open) = self.committed_state();
         let list = snapshots(&*state)?;
         // How many of the chosen ones lie before each place of the list.
         let mut chosen = vec![0_usize; list.len() + 1];
         for (at, snapshot) in list.iter().enumerate() {
             chosen[at + 1] = chosen[at] + usize::from(ids.contains(&snapshot.id));
         }
-        let amounts = self.count(&*state, &list, 1, &mut |seen, _| match chosen[seen.end]
+        let amounts = count((&*state, &open), &list, 1, &mut |seen, _| match chosen[seen.end]
             - chosen[seen.start]
         {
             _ if seen.is_empty() => NOBODY,
@@ -140,45 +152,46 @@ impl Volume {
         Ok(amounts.into_iter().next().unwrap_or_default())
     }
 
-    /// The tables as the last commit left them; that is one made now, if it can be made.
-    fn committed_state(&self) -> Box<dyn Kv + '_> {
+    /// The tables as the last commit left them; that is one made now, if it can be made. With it
+    /// the inodes that are open.
+    fn committed_state(&self) -> (Box<dyn Kv + '_>, HashSet<Ino>) {
         if let Err(cause) = self.commit() {
             debug!("Counting what the last commit knows cause={cause}");
         }
-        self.kv.snapshot()
-    }
-
-    /// Adds up what chunks take by the owner that `owner_of` names for the snapshots (places in
-    /// `list`) that see a version of an extent, and its length. Owners are 1 to `keys`.
-    fn count(
-        &self,
-        state: &dyn Kv,
-        list: &[Snapshot],
-        keys: usize,
-        owner_of: &mut dyn FnMut(std::ops::Range<usize>, u64) -> u16,
-    ) -> Result<Vec<Amount>> {
-        let chunks = Counters::load(state)?.next.chunk.0;
-        let chunks = usize::try_from(chunks).expect("numbers that fit memory");
-        let mut owners = Owners(vec![NOBODY; chunks]);
-        let is_open = |ino| self.files.is_open(ino);
-        extent_lives(state, &is_open, &mut |life| {
-            let start = list.partition_point(|s| s.epoch < life.birth);
-            let end = list.partition_point(|s| s.epoch < life.end).max(start);
-            let owner = owner_of(start..end, u64::from(life.extent.len));
-            owners.note(life.extent.chunk, if life.live { MANY } else { owner });
-        })?;
-        let mut amounts = vec![Amount::default(); keys];
-        each_share(state, &mut |chunk, raw, stored| {
-            let owner = usize::from(owners.of(chunk)).checked_sub(1);
-            if let Some(amount) = owner.and_then(|at| amounts.get_mut(at)) {
-                amount.add(raw, stored);
-            }
-        })?;
-        Ok(amounts)
+        // With the gate closed nobody but a user has a file open: the reaper does for its pieces.
+        let _gate = self.gate.write();
+        let open = self.files.all_open();
+        (self.kv.snapshot(), open)
     }
 }
 
 /// The owner at this place of a pass.
 fn key(place: usize) -> u16 {
     u16::try_from(place + 1).expect("a pass has at most KEYS_MAX places")
+}
+
+/// Adds up what chunks take by the owner that `owner_of` names for the snapshots (places in
+/// `list`) that see a version of an extent, and its length. Owners are 1 to `keys`.
+fn count(
+    (state, open): (&dyn Kv, &HashSet<Ino>),
+    list: &[Snapshot],
+    keys: usize,
+    owner_of: &mut dyn FnMut(Range<usize>, u64) -> u16,
+) -> Result<Vec<Amount>> {
+    let chunks = Counters::load(state)?.next.chunk.0;
+    let mut owners = Owners::new(chunks)?;
+    extent_lives(state, &|ino| open.contains(&ino), &mut |life| {
+        let start = list.partition_point(|s| s.epoch < life.birth);
+        let end = list.partition_point(|s| s.epoch < life.end).max(start);
+        let owner = owner_of(start..end, u64::from(life.extent.len));
+        owners.note(life.extent.chunk, if life.live { MANY } else { owner });
+    })?;
+    let mut amounts = vec![Amount::default(); keys];
+    each_share(state, &mut |chunk, raw, stored| {
+        let owner = usize::from(owners.of(chunk)).checked_sub(1);
+        if let Some(amount) = owner.and_then(|at| amounts.get_mut(at)) {
+            amount.add(raw, stored);
+        }
+    })?;
+    Ok(amounts)
 }

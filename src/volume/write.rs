@@ -9,13 +9,15 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
 use log::{error, warn};
 
 use super::Volume;
+use super::dirty::memory_of_write;
 use super::extent::{at_offset, mapped};
-use super::files::{FileNode, FileState};
+use super::files::{Coming, FileNode, FileState};
 use crate::classify::{Chunking, ClassSpec, Facts};
 use crate::env::Point;
 use crate::error::{Error, Result};
@@ -41,6 +43,31 @@ struct Region {
     data: Vec<u8>,
 }
 
+/// Bytes that are being cut. Counted until the last slice of them is gone.
+struct CutBuffer {
+    data: Vec<u8>,
+    counter: Arc<AtomicUsize>,
+}
+
+impl CutBuffer {
+    fn new(data: Vec<u8>, counter: &Arc<AtomicUsize>) -> Self {
+        counter.fetch_add(data.capacity(), Relaxed);
+        Self { data, counter: Arc::clone(counter) }
+    }
+}
+
+impl AsRef<[u8]> for CutBuffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl Drop for CutBuffer {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(self.data.capacity(), Relaxed);
+    }
+}
+
 impl Volume {
     /// Buffers `data` at `offset` of an open file.
     pub(super) fn write(&self, node: &FileNode, offset: u64, data: &[u8]) -> Result<()> {
@@ -49,14 +76,25 @@ impl Volume {
             return Ok(());
         }
         self.admit_data(data.len())?;
+        let _coming = self.make_dirty_room(data.len())?;
         self.settle_trim(node.ino, end)?;
         let _gate = self.gate.read();
         let mut state = node.state.write();
         self.note_written(node.ino, end)?;
         state.dirty.write(offset, data);
         let drained = self.drain_if_full(node, &mut state, end);
-        self.files.note_dirty(node, state.dirty.bytes());
+        self.files.note_dirty(node, &state.dirty);
         drained
+    }
+
+    /// Lets a write add to what is buffered, after draining what is in its way.
+    fn make_dirty_room(&self, len: usize) -> Result<Coming<'_>> {
+        let coming = self.files.announce(memory_of_write(len));
+        let bound = self.config.limits.dirty_bytes;
+        while self.files.expected_memory() as u64 > bound && self.files.dirty_memory() > 0 {
+            self.drain_files(false)?;
+        }
+        Ok(coming)
     }
 
     /// Size and times after a write that ends at `end`.
@@ -77,7 +115,7 @@ impl Volume {
         if state.dirty.run_ending_at(end) >= stream {
             self.drain_state(node, state, Drain::Stream)?;
         }
-        if state.dirty.bytes() > file_max {
+        if state.dirty.memory() > file_max {
             self.drain_state(node, state, Drain::All)?;
         }
         Ok(())
@@ -87,7 +125,7 @@ impl Volume {
     pub(super) fn drain_node(&self, node: &FileNode) -> Result<()> {
         let mut state = node.state.write();
         let drained = self.drain_state(node, &mut state, Drain::All);
-        self.files.note_dirty(node, state.dirty.bytes());
+        self.files.note_dirty(node, &state.dirty);
         drained
     }
 
@@ -139,7 +177,7 @@ impl Volume {
             let spec = self.classifier.class(class);
             let region = self.take_region(node.ino, state, spec, start, how)?;
             let Region { start, data } = region;
-            let data = Bytes::from(data);
+            let data = Bytes::from_owner(CutBuffer::new(data, &self.held.cutting));
             let more = how == Drain::Stream;
             match self.ingest_region(node.ino, spec, start, &data, more) {
                 Ok(rest) => {
@@ -167,7 +205,10 @@ impl Volume {
         data: &Bytes,
         more: bool,
     ) -> Result<usize> {
-        let target = Target { class: spec, shard: self.choose_shard(spec, ino, data.len())? };
+        // A new chunk keeps the buffer it is a slice of: not when many are kept already.
+        let crowded = self.held.cutting.load(Relaxed) as u64 > self.config.limits.queue_bytes;
+        let shard = self.choose_shard(spec, ino, data.len())?;
+        let target = Target { class: spec, shard, copy: crowded };
         self.env.hit(Point::DrainIngest)?;
         let done = ingest(&self.store, &self.stats, target, data, start, more)?;
         self.env.hit(Point::DrainStage)?;
@@ -184,17 +225,24 @@ impl Volume {
         new: &[Extent],
         class: Option<ClassId>,
     ) -> Result<()> {
-        self.mark_live(new);
+        self.gate.mark(new.iter().map(|extent| extent.chunk));
         self.stage(|edit| {
             let Some(mut inode) = edit.view().inode(At::Live, ino)? else { return Ok(()) };
             let old = edit.view().extents(At::Live, ino, range.clone(), usize::MAX)?;
             let kept = super::extent::splice(&old, range, new);
+            let mut dropped = 0;
             for gone in old.iter().filter(|o| at_offset(&kept, o.offset).is_none()) {
-                edit.delete_extent(ino, gone.offset)?;
+                if !edit.delete_extent(ino, gone.offset)? {
+                    dropped += u64::from(gone.len);
+                }
             }
             for extent in kept.iter().filter(|k| at_offset(&old, k.offset) != Some(k)) {
-                edit.put_extent(ino, extent)?;
+                let before = at_offset(&old, extent.offset).filter(|b| b.chunk != extent.chunk);
+                if !edit.put_extent(ino, extent)? {
+                    dropped += before.map_or(0, |before| u64::from(before.len));
+                }
             }
+            self.garbage.note_dropped(dropped);
             let (before, after) = (mapped(&old), mapped(&kept));
             inode.mapped = inode.mapped + after - before;
             inode.class = class.unwrap_or(inode.class);

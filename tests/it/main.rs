@@ -3,6 +3,7 @@
 //! Needs root, /dev/fuse and rsync, git, sqlite3, acl, attr, python3: what is missing is a failure.
 
 mod bad_input;
+mod big;
 mod cli;
 mod crash;
 mod damage;
@@ -11,6 +12,7 @@ mod media;
 mod model;
 mod mounted;
 mod protection;
+mod races;
 mod snapshots;
 mod testkit;
 mod volume;

@@ -1,11 +1,13 @@
 //! The built program, mounted: what people do with it.
 
+mod away;
 mod commands;
 mod copying;
 mod daily;
 mod ends;
+mod gc;
 mod git;
-mod helper;
+pub mod helper;
 mod kill;
 mod load;
 mod poison;

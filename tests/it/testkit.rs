@@ -65,6 +65,14 @@ impl TestVolume {
         this
     }
 
+    /// The volume that lies in `dir`, for example a copy of another one.
+    pub fn at(dir: &Path) -> Self {
+        let env = Env::with_clock(Arc::new(StepClock::default()));
+        let mut this = Self { volume: None, env, dir: dir.to_owned(), temp: None };
+        this.open_again();
+        this
+    }
+
     pub fn volume_dir(&self) -> &Path {
         &self.dir
     }

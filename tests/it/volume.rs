@@ -1,10 +1,14 @@
 //! Sentences of the design, held by counters: no test here looks at a clock.
 
+mod away;
 mod bytes;
 mod classes;
 mod dedup;
 mod gc;
+mod gc_races;
+mod gc_runs;
 mod instants;
+mod memory;
 mod opening;
 mod removal;
 mod room;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::control::{KeptSnapshot, Name, PruneReport, SnapshotInfo, SnapshotSpace};
-use crate::stats::ActivityTotals;
+use crate::stats::{ActivityTotals, MemoryUse};
 use crate::volume::Amount;
 
 const MIB: u64 = 1024 * 1024;
@@ -30,6 +30,7 @@ fn shard() -> ShardInfo {
         stored_bytes: 20 * MIB,
         total_bytes: 1000 * MIB,
         free_bytes: 500 * MIB,
+        missing: None,
     }
 }
 
@@ -51,7 +52,9 @@ fn report() -> StatsReport {
             class("source", 100 * MIB, 70 * MIB, 0, 10 * MIB),
         ],
         shards: vec![shard()],
-        memory: [("chunk cache".to_owned(), 32 * MIB)].into(),
+        memory: [("queue".to_owned(), MemoryUse::new(2 * MIB, 16 * MIB, "queue_bytes"))].into(),
+        memory_total: MemoryUse::new(2 * MIB, 16 * MIB, ""),
+        resident_bytes: 40 * MIB,
         activity: ActivityTotals::default(),
     }
 }

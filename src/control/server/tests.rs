@@ -70,7 +70,8 @@ fn requests_are_answered_with_progress_and_errors_with_their_code() {
         .unwrap();
     assert!(matches!(done, Response::Deleted(2)), "{done:?}");
     assert_eq!(seen, ["half"]);
-    let error = call(dir.path(), &Request::Gc).unwrap_err();
+    let error =
+        call(dir.path(), &Request::Gc { dry_run: false, min_dead_percent: None }).unwrap_err();
     assert_eq!((error.to_string().as_str(), error.exit_code()), ("Shard a is missing", 9));
     server.finish();
     assert!(Client::connect(dir.path()).unwrap().is_none());

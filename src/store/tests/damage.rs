@@ -160,7 +160,7 @@ fn putting_the_bytes_again_heals_under_the_same_number() {
             assert_eq!(row.health, Health::Good);
             Ok(())
         };
-        damage.t.store.each_chunk(good).unwrap();
+        damage.t.store.each_chunk(ChunkNo(0), 1000, good).unwrap();
     }
 }
 

@@ -72,7 +72,7 @@ impl<'a> Run<'a> {
         let env = env(plan.seed, faults.clone());
         let volume = site.open(&machine, &env).unwrap();
         let state = Arc::new(State::first(&volume));
-        let work = Work::new(site, machine, env, plan.commits, plan.seed, volume, state);
+        let work = Work::new(site, machine, plan.commits, plan.seed, volume, state);
         if let Some((point, nth, fault)) = &plan.armed {
             faults.arm(*point, *nth, fault.clone());
         }
@@ -196,8 +196,7 @@ fn go_on(
     let any = Point::ALL[usize::try_from(run.random.below(Point::ALL.len() as u64)).unwrap()];
     let point = if gc_first { Point::GcStray } else { any };
     faults.arm(point, 1 + run.random.below(2), Fault::Cut);
-    let env = volume.env().clone();
-    let work = Work::new(site, machine, env, plan.commits, seed, volume, state);
+    let work = Work::new(site, machine, plan.commits, seed, volume, state);
     let random = SeededRandom::new(seed);
     let mut again = Run { plan: &plan, tally: run.tally, work, faults, random };
     // Numbers beyond the workload's: all operations are chosen by the seed. The cut ends them.
@@ -216,7 +215,7 @@ fn go_on(
     again.work.machine.power.cut();
     let left = again.work.machine.ways()[1];
     let machine = Arc::new(again.work.machine.after_power_cut(left, &again.random));
-    let volume = site.open(&machine, &super::work::env(seed, Faults::default())).unwrap();
+    let volume = site.open(&machine, &env(seed, Faults::default())).unwrap();
     let what = format!("after a second cut, at {}", point.name());
     the_one(&volume, &candidates, &what);
     assert_sound(&volume);

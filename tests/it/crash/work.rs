@@ -162,7 +162,6 @@ impl<'a> Work<'a> {
     pub fn new(
         site: &'a Site,
         machine: Arc<Machine>,
-        env: Env,
         commits: Commits,
         seed: u64,
         volume: Arc<Volume>,
@@ -171,7 +170,7 @@ impl<'a> Work<'a> {
         let mut work = Self {
             site,
             machine,
-            env,
+            env: volume.env().clone(),
             commits,
             committer: None,
             volume: None,

@@ -314,8 +314,8 @@ fn metadata_that_fills_its_disk_can_be_removed() {
     let mut made = 0;
     let refused = loop {
         // Targets that do not compress.
-        let bytes = random_bytes(made, 1500);
-        let target: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let bytes = random_bytes(made, 3000);
+        let target: String = bytes.iter().map(|byte| char::from(b'@' + byte % 64)).collect();
         if let Err(error) = symlink(target, p.path(&format!("d/{made}"))) {
             break error;
         }

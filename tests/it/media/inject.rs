@@ -322,7 +322,7 @@ fn status_names_the_first_cause() {
         book.put(&m, &format!("{number}.bin"), number, 90 * KIB);
         book.sync(&m);
     }
-    assert_eq!(book.errors, [EROFS], "the fsync that failed says so");
+    assert_eq!(book.errors, [EIO], "the fsync that failed says so");
     let first = status_of(&volume);
     assert!(
         first.contains("stopped accepting writes: ") && first.contains("Input/output"),

@@ -97,7 +97,7 @@ pub fn read(log: &Path) -> Vec<Event> {
             8 => Event::Remove(path(one)),
             9 => Event::Reserve,
             MARK => Event::Mark(usize::try_from(ino).unwrap()),
-            _ => panic!("A call the shim cannot follow: {:?} {:?}", path(one), path(two)),
+            _ => panic!("A call the shim cannot follow: {}", path(one).join(path(two)).display()),
         });
         rest = after;
     }

@@ -24,7 +24,7 @@ use super::states::{Dice, Style, build};
 use super::traced::Traced;
 use super::tree::{Entry, State, Tree, open, problems, state_of};
 use crate::testkit::{
-    KIB, NO_BACKGROUND_COMMITS, random_bytes, run, run_with, stratafs, text_bytes,
+    KIB, MIB, NO_BACKGROUND_COMMITS, random_bytes, run, run_with, stratafs, text_bytes,
 };
 
 const STATES: usize = 150;
@@ -192,6 +192,14 @@ impl Work {
             self.round(&m);
         }
         if gc {
+            // No snapshot has it, and no other file is of its class: a container dies with it.
+            let doomed = random_bytes(self.dice.next(), MIB);
+            fs::write(m.path("doomed.iso"), &doomed).unwrap();
+            self.model.files.insert("doomed.iso".to_owned(), doomed);
+            self.promise(|| File::open(m.path("")).unwrap().sync_all().unwrap());
+            fs::remove_file(m.path("doomed.iso")).unwrap();
+            self.model.files.remove("doomed.iso");
+            self.promise(|| File::open(m.path("")).unwrap().sync_all().unwrap());
             self.promise(|| drop(stratafs(&[Path::new("gc"), &volume]).ok()));
             self.round(&m);
         }
@@ -355,6 +363,11 @@ fn any_state_a_power_cut_leaves_is_one_commit() {
     work.session(6, true);
     let events = read(&work.log);
     assert_complete(&disk, &events, &work.volume);
+    let removed = |kind: &str| {
+        let is = |path: &Path| path.extension().is_some_and(|found| found == kind);
+        events.iter().any(|event| matches!(event, Event::Remove(path) if is(path)))
+    };
+    assert!(removed("sfc") && removed("log"), "no container was freed, or no log was replayed");
     let made = events.iter().position(|event| matches!(event, Event::Mark(_))).unwrap();
     let cuts = cuts(&events, made, states, &mut Dice(seed ^ 0xbeef));
     sweep(&here, &disk, (&events, &work.promised), &cuts, seed);

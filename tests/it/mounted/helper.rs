@@ -11,6 +11,8 @@ use crate::testkit::{Ran, run, stratafs, try_run, wait_until};
 
 /// A filesystem that hangs would hang the test; killed, it answers with an error.
 const HANGS_AFTER: Duration = Duration::from_mins(4);
+/// The full size of the large volume takes longer than that.
+const BIG_HANGS_AFTER: Duration = Duration::from_mins(60);
 
 /// A volume and its mount, in a temporary directory. Dropping it unmounts, whatever happened.
 pub struct Mounted {
@@ -47,7 +49,8 @@ impl Mounted {
         let (pid, gone) = (Arc::clone(&self.pid), Arc::clone(&self.gone));
         std::thread::spawn(move || {
             let started = Instant::now();
-            while started.elapsed() < HANGS_AFTER {
+            let patience = if is_big() { BIG_HANGS_AFTER } else { HANGS_AFTER };
+            while started.elapsed() < patience {
                 if gone.load(Ordering::Relaxed) {
                     return;
                 }
@@ -165,10 +168,24 @@ impl Mounted {
 
     /// Resident memory of the mounted process.
     pub fn resident_bytes(&self) -> u64 {
+        self.memory_of_process("VmRSS:")
+    }
+
+    /// The most that was ever resident of it.
+    pub fn peak_bytes(&self) -> u64 {
+        self.memory_of_process("VmHWM:")
+    }
+
+    fn memory_of_process(&self, what: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let line = status.lines().find(|line| line.starts_with(what)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
+}
+
+/// True when the tests of size are to run at their full size: `STRATAFS_BIG=1`.
+pub fn is_big() -> bool {
+    std::env::var_os("STRATAFS_BIG").is_some_and(|value| value == "1")
 }
 
 impl Drop for Mounted {

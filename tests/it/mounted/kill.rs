@@ -3,8 +3,8 @@
 //! were replaced are whole, and snapshots are what they were.
 //!
 //! `STRATAFS_KILLS` says how many kills (200), `STRATAFS_KILL_SEED` begins a run as a failed one
-//! began: writers, snapshots and kills are chosen alike, though threads and kernel still run as they
-//! like. A failure says seed and round, and keeps the volume.
+//! began: writers, snapshots and kills are chosen alike, though threads and kernel still run as
+//! they like. A failure says seed and round, and keeps the volume.
 
 mod bed;
 mod clock;

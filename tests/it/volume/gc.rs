@@ -94,7 +94,7 @@ fn content_that_comes_back_to_life_while_gc_runs_stays() {
     let again = t.counting(|| t.write_file("/b.bin", &data));
 
     assert_eq!(again.new_chunks, 0, "it is known still: {again:#?}");
-    for (id, _) in marking.containers().unwrap() {
+    for (id, _) in t.store_for_check().containers().unwrap() {
         assert!(!marking.free_if_dead(id).unwrap(), "container {id} is in use again");
     }
     drop(marking);
@@ -116,7 +116,7 @@ fn content_that_comes_back_after_the_sweep_is_stored_anew() {
         t.commit().unwrap();
         let marking = t.begin_marking().unwrap();
         marking.piece(None, usize::MAX).unwrap();
-        let swept = marking.containers().unwrap();
+        let swept = t.store_for_check().containers().unwrap();
         let swept = swept.iter().filter(|(id, _)| marking.free_if_dead(*id).unwrap());
         assert!(swept.count() >= 2);
         drop(marking);

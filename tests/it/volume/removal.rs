@@ -112,6 +112,25 @@ fn an_unlinked_file_lives_until_it_is_closed() {
     t.assert_sound();
 }
 
+/// The name goes while an old tail is still being cut: what lies before the tail is read on.
+#[test]
+fn a_cut_file_that_is_unlinked_keeps_what_was_not_cut() {
+    let t = with_many_extents();
+    let file = t.open("/huge.img");
+    let expected = file.read(0, 24 * KIB).unwrap();
+    assert!(expected.iter().any(|byte| *byte != 0));
+    t.truncate("/huge.img", 24 * KIB as u64);
+    t.remove("/huge.img");
+    file.write(24 * KIB as u64, b"new").unwrap();
+    t.finish_removals().unwrap();
+    assert_eq!(file.read(0, 24 * KIB).unwrap(), expected);
+    assert_eq!(file.read(24 * KIB as u64, 10).unwrap(), b"new");
+    t.commit().unwrap();
+    drop(file);
+    wait_until("the rest is removed", || live_bytes(&t) == 0);
+    t.assert_sound();
+}
+
 #[test]
 fn an_unlinked_open_file_is_gone_after_a_crash() {
     let mut t = TestVolume::new();

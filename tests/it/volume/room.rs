@@ -10,7 +10,7 @@ use crate::testkit::{
 
 const ENOSPC: i32 = 28;
 
-/// The database keeps 52 MiB of it in preallocated files, the reserve is an eighth.
+/// The database keeps 22 MiB of it in preallocated files, the reserve is an eighth.
 const DISK_MIB: usize = 160;
 
 /// Writes files of 1 MiB until one is refused; returns how many were accepted and why no more.

@@ -91,7 +91,9 @@ impl Killer {
     fn load_and_kill(&mut self, moment: Moment, clock: &Clock) {
         let root = self.bed.mnt();
         let after_calls = self.rng.below(CALLS_MAX) as u64;
-        let pause = Duration::from_micros(self.rng.below(30_000) as u64);
+        // Sometimes an unmount is done before.
+        let pause_max = if moment == Moment::Unmount { 300_000 } else { 30_000 };
+        let pause = Duration::from_micros(self.rng.below(pause_max) as u64);
         let names = [self.shots.next_name(), self.shots.next_name()];
         let mut rng = Rng(self.rng.next());
         let unmounted = AtomicU64::new(0);
@@ -205,7 +207,8 @@ impl Killer {
         let mut times = self.bed.mount_times.clone();
         times.sort_unstable();
         format!(
-            "{} kills in {} rounds survived, {} unmounts were faster; ready again after {:?} (median), {:?} (slowest)",
+            "{} kills in {} rounds survived, {} unmounts were faster; ready again after \
+             {:?} (median), {:?} (slowest)",
             self.kills,
             self.round,
             self.unmounted,
