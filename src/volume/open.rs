@@ -158,8 +158,7 @@ impl Volume {
             load_state(&kv, (&dir, superblock.id), options.read_only, &mut damage)?;
         let held = Held::new(&config.limits);
         let mut shards = open_shards(&dir, superblock.id, &meta, &*storage, env)?;
-        let names: Vec<&str> = shards.iter().map(|s| s.name.as_str()).collect();
-        config.check_shards(&names)?;
+        check_names(&config, &shards)?;
         let stats = Arc::new(load_totals(&meta)?);
         let garbage = Garbage::load(meta.read().super_get(GARBAGE_ROW)?.as_deref());
         env.hit(Point::OpenStore)?;
@@ -339,6 +338,11 @@ fn tolerate(damage: Error, read_only: bool, met: &mut Vec<String>) -> Result<()>
     error!("Opened read-only in spite of damage cause={damage}");
     met.push(damage.to_string());
     Ok(())
+}
+
+fn check_names(config: &Config, shards: &[ShardState]) -> Result<()> {
+    let names: Vec<&str> = shards.iter().map(|s| s.name.as_str()).collect();
+    config.check_shards(&names)
 }
 
 /// Names and counters, if the tables are those of the last commit and complete.
