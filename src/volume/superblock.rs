@@ -11,8 +11,9 @@ use crate::types::{Timestamp, VolumeId};
 
 /// Name of the file in the volume directory.
 pub const SUPERBLOCK_FILE: &str = "superblock";
-/// The format this program writes, and the only one it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The format this program writes, and the only one it reads. Format 1 was never released; its rows
+/// of chunks and snapshots were shorter.
+pub const FORMAT_VERSION: u32 = 2;
 const MAGIC: &[u8; 8] = b"STRATAFS";
 const LEN: usize = 128;
 
@@ -21,7 +22,7 @@ const LEN: usize = 128;
 /// | offset | size | field | rule |
 /// |-------:|-----:|-------|------|
 /// | 0 | 8 | magic | `STRATAFS` |
-/// | 8 | 4 | version | 1; others are refused |
+/// | 8 | 4 | version | 2; others are refused |
 /// | 12 | 4 | zero | |
 /// | 16 | 8 | features | bits a program must know to open the volume; none yet |
 /// | 24 | 16 | volume id | random |
@@ -66,10 +67,15 @@ impl Superblock {
         let mut reader = Reader::new(&body[8..]);
         let version = reader.u32().ok_or_else(|| damaged("it is cut"))?;
         if version != FORMAT_VERSION {
+            let way_out = if version < FORMAT_VERSION {
+                "copy its files out with the stratafs that made it"
+            } else {
+                "use a newer stratafs"
+            };
             return Err(Error::Unknown {
                 what: format!(
                     "Volume {} has format version {version}, this program knows only \
-                     {FORMAT_VERSION}; use a newer stratafs",
+                     {FORMAT_VERSION}; {way_out}",
                     path.parent().unwrap_or(path).display()
                 ),
             });
@@ -139,7 +145,7 @@ mod tests {
     fn the_bytes_are_golden() {
         let mut expected = [0; LEN];
         expected[..8].copy_from_slice(b"STRATAFS");
-        expected[8] = 1;
+        expected[8] = 2;
         expected[24..40].fill(7);
         expected[40..44].copy_from_slice(&[4, 3, 2, 1]);
         expected[124..].copy_from_slice(&[0, 0, 0, 0]);
@@ -162,9 +168,11 @@ mod tests {
 
     #[test]
     fn unknown_versions_and_features_are_named() {
-        for (at, word) in [(8, "version"), (16, "feature")] {
+        for (at, value, word) in
+            [(8, 9, "newer"), (8, 1, "version 1, this"), (8, 1, "made it"), (16, 9, "feature")]
+        {
             let mut bytes = sample().encode();
-            bytes[at] = 9;
+            bytes[at] = value;
             let crc = crc32c(&bytes[..LEN - 4]);
             bytes[LEN - 4..].copy_from_slice(&crc.to_le_bytes());
             let error = Superblock::decode(&bytes, Path::new("/v/superblock")).unwrap_err();
