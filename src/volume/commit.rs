@@ -245,7 +245,9 @@ impl Volume {
                 self.refresh_space();
                 e
             }
-            Error::Poisoned { .. } | Error::ShardMissing { .. } => e,
+            Error::ShardMissing { .. } => e,
+            // The store lost what it had taken; its cause is the one to name.
+            Error::Poisoned { cause } => self.poison((*cause).clone()),
             e => self.poison(e),
         })
     }
