@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use stratafs::volume::FORMAT_VERSION;
 use tempfile::TempDir;
 
 /// A directory with a volume `v` and an empty directory `m`; unmounts when dropped.
@@ -90,7 +91,7 @@ fn a_volume_that_cannot_be_opened_is_refused_with_the_reason() {
     edit_superblock(&t.path("v"), |bytes| bytes[8] = 99);
     t.fails(["status", "v"], 4, "format version 99");
     edit_superblock(&t.path("v"), |bytes| {
-        bytes[8] = 1;
+        bytes[8] = FORMAT_VERSION as u8;
         bytes[16] = 4;
     });
     t.fails(["mount", "v", "m"], 4, "feature flags 0x4");
@@ -202,15 +203,21 @@ fn a_mount_lives_until_umount_and_commands_reach_it() {
 #[test]
 fn a_mount_whose_process_died_is_named_and_can_be_taken_away() {
     let t = Place::new();
+    let kill = || {
+        let status: Value = serde_json::from_str(&t.ok(["status", "v", "--json"])).unwrap();
+        let pid = status["pid"].to_string();
+        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+        while Path::new("/proc").join(&pid).join("fd/0").exists() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    };
+    t.ok(["init", "other"]);
     t.ok(["mount", "v", "m"]);
-    let status: Value = serde_json::from_str(&t.ok(["status", "v", "--json"])).unwrap();
-    let pid = status["pid"].to_string();
-    assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
-    while Path::new("/proc").join(&pid).join("fd/0").exists() {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    t.fails(["mount", "v", "m"], 7, "its process is gone");
+    kill();
+    t.fails(["mount", "other", "m"], 7, "its process is gone");
     t.ok(["umount", "m"]);
+    t.ok(["mount", "v", "m"]);
+    kill();
     t.ok(["mount", "v", "m"]);
     t.ok(["umount", "m"]);
 }
