@@ -287,7 +287,7 @@ impl Run<'_> {
         let open = tally.mostly_dead_open(self.min_dead);
         if !open.is_empty() {
             if self.options.dry_run {
-                tally.assume_closed(&open, &marking.if_closed());
+                tally.assume_closed(&open, &marking.if_closed()?);
             } else {
                 marking.close(&open)?;
                 tally.refresh(&open, marking)?;

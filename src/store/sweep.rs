@@ -6,15 +6,15 @@
 
 use std::collections::BTreeMap;
 
+use super::container::{FooterBuilder, HEADER_BYTES};
 use super::core::Core;
 use super::pending::NewChunk;
 use super::reader::{bytes_of, name_of};
 use super::rows::{ChunkRow, ContainerRow, ContainerState, parse_key};
-use super::scan::read_footer;
+use super::scan::{read_footer, scan_frames};
 use super::{ContainerHeader, PutHint, Store};
 use crate::error::{Error, Result};
 use crate::kv::{KeyRange, Table};
-use crate::store::container::HEADER_BYTES;
 use crate::types::{ChunkNo, ContainerId, Fingerprint};
 
 /// A container's numbers are looked up in its footer when their range is so many times longer than
@@ -178,10 +178,29 @@ impl Store {
     }
 
     /// The containers that [`Store::close_open`] would close now, and their bytes then.
-    #[must_use]
-    pub fn if_closed(&self) -> BTreeMap<ContainerId, u64> {
-        let writers = self.core.writers();
-        writers.iter().filter_map(|writer| writer.lock().if_closed()).collect()
+    ///
+    /// # Errors
+    /// `Corrupt`, `Kv`, those of the shards.
+    pub fn if_closed(&self) -> Result<BTreeMap<ContainerId, u64>> {
+        if !self.core.options.read_only {
+            let writers = self.core.writers();
+            return Ok(writers.iter().filter_map(|writer| writer.lock().if_closed()).collect());
+        }
+        // Nobody writes to them, so nobody has their footers: the frames tell.
+        let mut closed = BTreeMap::new();
+        self.each_container(|id, row| {
+            if row.state == ContainerState::Open {
+                let shard = self.core.shard(row.shard)?;
+                let mut footer = FooterBuilder::default();
+                for frame in scan_frames(&*shard, id, row.bytes) {
+                    let frame = frame?;
+                    footer.push(frame.offset, &frame.directory.to_bytes());
+                }
+                closed.insert(id, row.bytes + footer.len());
+            }
+            Ok(())
+        })?;
+        Ok(closed)
     }
 }
 

@@ -293,8 +293,10 @@ impl Marking<'_> {
     }
 
     /// The containers that are appended to, and the bytes they would have if they were closed now.
-    #[must_use]
-    pub fn if_closed(&self) -> BTreeMap<ContainerId, u64> {
+    ///
+    /// # Errors
+    /// `Corrupt`, `Kv`, those of the shards.
+    pub fn if_closed(&self) -> Result<BTreeMap<ContainerId, u64>> {
         self.volume.store.if_closed()
     }
 

@@ -20,6 +20,8 @@ use crate::types::{Ino, ShardId};
 const REFRESH_BYTES: u64 = 16 * 1024 * 1024;
 /// A reserve takes at most this share of a small disk.
 const RESERVE_SHARE: u64 = 8;
+/// This share of the reserve gc leaves for the commit that gives space back.
+const LAST_SHARE: u64 = 8;
 
 /// Sixths of the bound on uncommitted metadata at which changes wait for a commit. Removals may
 /// use more, so that writers cannot keep them out.
@@ -57,8 +59,8 @@ impl Volume {
         self.throttle(REMOVALS_SHARE)
     }
 
-    /// Lets gc store `len` bytes on a shard anew: it gives back more soon, so it may use half the
-    /// reserve, or a full volume could never be repacked.
+    /// Lets gc store `len` bytes on a shard anew: it gives back more soon, so it may use all but a
+    /// little of the reserve, or a full volume could never be repacked.
     pub(super) fn admit_repack(&self, id: ShardId, len: u64) -> Result<()> {
         self.check_writable()?;
         let shards = self.shards.read();
@@ -70,7 +72,7 @@ impl Volume {
         let space = state.get()?.space()?;
         let pending = self.store.pending_bytes() as u64;
         let reserve = self.config.limits.reserve_bytes.min(space.total_bytes / RESERVE_SHARE);
-        if space.free_bytes > reserve / 2 + pending + len {
+        if space.free_bytes > reserve / LAST_SHARE + pending + len {
             return Ok(());
         }
         Err(Error::NoSpace { place: state.path.clone() })
