@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use log::{debug, info, warn};
+use parking_lot::Mutex;
 
 use super::Volume;
 use super::storage::Storage;
@@ -67,7 +68,11 @@ impl ShardState {
 
 /// When the shards were last looked at, in seconds of the volume's clock.
 #[derive(Debug, Default)]
-pub(super) struct LastLook(AtomicI64);
+pub(super) struct LastLook {
+    secs: AtomicI64,
+    /// One look at a time: an older one that ends later would undo what a newer one found.
+    one: Mutex<()>,
+}
 
 /// All shards that the metadata names.
 ///
@@ -127,13 +132,14 @@ impl Volume {
     /// As [`Volume::look_after_shards`], at most once in a second.
     pub(super) fn look_after_shards_now_and_then(&self) {
         let now = self.env.now().secs;
-        if self.last_look.0.swap(now, Relaxed) != now {
+        if self.last_look.secs.swap(now, Relaxed) != now {
             self.look_after_shards();
         }
     }
 
     /// Looks whether shards are gone, and takes those back that are there again.
     pub fn look_after_shards(&self) {
+        let _one = self.last_look.one.lock();
         let all: Vec<(ShardId, PathBuf, _)> = {
             let shards = self.shards.read();
             shards.iter().map(|s| (s.id, PathBuf::from(&s.path), s.shard.clone())).collect()
