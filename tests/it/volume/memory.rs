@@ -1,14 +1,18 @@
 //! P7: every bound of the configuration is in `stats`, and nothing goes beyond its own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ScopedJoinHandle;
+use std::time::Duration;
 
+use stratafs::env::{Env, Fault, Faults, Point, Power};
 use stratafs::error::Error;
 use stratafs::stats::MemoryMap;
-use stratafs::types::{At, Ino};
+use stratafs::types::{At, Cookie, FileKind, Ino};
+use stratafs::volume::{NewInode, OpenOptions, Volume};
 
-use crate::testkit::{KIB, MIB, TestVolume, random_bytes, read_all, text_bytes};
+use crate::testkit::{KIB, MIB, TestVolume, random_bytes, read_all, text_bytes, wait_until};
 
 /// Keys of `[limits]` that bound something else than memory.
 const NOT_MEMORY: [&str; 4] =
@@ -167,4 +171,64 @@ fn more_open_files_than_the_bound_are_refused() {
     let again: Vec<_> = (0..64).map(|_| t.open("/a")).collect();
     assert_eq!(again.len(), 64);
     assert!(t.open_file(At::Live, Ino(999)).is_err());
+}
+
+/// A commit that does not end: changes go on up to their share of the bound, and then wait, however
+/// many there are. When it ends, so do they.
+#[test]
+fn changes_wait_for_a_commit_that_takes_long() {
+    const BOUND: u64 = 8 * MIB as u64;
+    const FILES: u64 = 20_000;
+    let mut t = TestVolume::with_config(
+        "[limits]\ncommit_interval_secs = 3600\noverlay_bytes = \"8MiB\"\n",
+    );
+    t.close();
+    let faults = Faults::watching(Power::default());
+    let released = Arc::new(AtomicBool::new(false));
+    let waits = Arc::clone(&released);
+    let hold = move || {
+        while !waits.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    faults.arm(Point::CommitBatch, 1, Fault::Call(Arc::new(hold)));
+    let env = Env::system().with_faults(faults.clone());
+    let options = OpenOptions { env, purpose: "a test".to_owned(), read_only: false };
+    let volume = Volume::open(t.volume_dir(), options).unwrap();
+    let open_txg = || volume.stats_report().unwrap().memory["open_txg"].bytes;
+    let worst = std::thread::scope(|threads| {
+        let volume = &volume;
+        let make = |worker: u64| {
+            move || {
+                for number in 0..FILES {
+                    let name = format!("{worker}-{number}");
+                    let new = NewInode {
+                        kind: FileKind::Fifo,
+                        perm: 0o600,
+                        uid: 0,
+                        gid: 0,
+                        rdev: 0,
+                        target: b"",
+                        xattrs: Vec::new(),
+                    };
+                    volume.make(Ino::ROOT, name.as_bytes(), &new).unwrap();
+                }
+            }
+        };
+        let workers: Vec<_> = (0..3).map(|worker| threads.spawn(make(worker))).collect();
+        wait_until("the share of writers is used", || open_txg() > BOUND * 4 / 6);
+        assert!(faults.has_fired(), "the first commit is under way");
+        // Were there no waiting, this would be time enough to pass the bound.
+        let worst = (0..300).map(|_| {
+            std::thread::sleep(Duration::from_millis(2));
+            open_txg()
+        });
+        let worst = worst.max().unwrap();
+        released.store(true, Ordering::Relaxed);
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+        worst
+    });
+    assert!(worst <= BOUND, "{worst} bytes wait for a commit");
+    assert_eq!(volume.list(At::Live, Ino::ROOT, Cookie(0), 100_000).unwrap().len(), 60_000);
+    volume.shutdown().unwrap();
 }
