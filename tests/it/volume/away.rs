@@ -233,7 +233,9 @@ fn without_any_shard_writers_wait_for_one() {
     t.write_file("/old", &random_bytes(1, 100 * KIB));
     t.commit().unwrap();
     t.write_file("/gone", b"soon");
-    t.write_file("/buffered", &random_bytes(2, 100 * KIB));
+    // Open files: what a worker had appended already would keep the shard from being taken back.
+    let buffered = t.create("/buffered");
+    buffered.write(0, &random_bytes(2, 100 * KIB)).unwrap();
     let waiting = t.create("/waiting");
     waiting.write(0, &random_bytes(3, 100 * KIB)).unwrap();
     let (there, away) = (t.volume_dir().join("shards/0"), t.volume_dir().join("shards/away"));
@@ -249,7 +251,7 @@ fn without_any_shard_writers_wait_for_one() {
     fs::rename(&away, &there).unwrap();
     t.look_after_shards();
     t.commit().unwrap();
-    drop(waiting);
+    drop((buffered, waiting));
     t.crash();
     t.assert_content("/old", &random_bytes(1, 100 * KIB));
     t.assert_content("/buffered", &random_bytes(2, 100 * KIB));
