@@ -20,6 +20,7 @@ kill   mounted::kill::   STRATAFS_KILLS=2000
 model  model::           STRATAFS_MODEL_CASES=5000
 crash  crash::           STRATAFS_CRASH_CASES=20000
 media  media::           STRATAFS_TORN_STATES=20000 STRATAFS_INJECT_ALL=1
+big    big               STRATAFS_BIG=1
 RUNS
 }
 

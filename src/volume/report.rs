@@ -205,6 +205,8 @@ impl Volume {
     pub fn status(&self) -> Result<Status> {
         let held = self.containers_held()?;
         let all = held.sum(|_| true);
+        // Not below: there its view would live until everything else is known, which looks, too.
+        let epoch = self.meta.read().epoch().0;
         Ok(Status {
             volume_id: self.id.to_string(),
             dir: self.dir.display().to_string(),
@@ -215,7 +217,7 @@ impl Volume {
             poisoned: self.poison.get().map(ToString::to_string),
             commit_failure: self.last_failure().map(|cause| cause.to_string()),
             txg: self.txg.load(Ordering::Relaxed),
-            epoch: self.meta.read().epoch().0,
+            epoch,
             snapshots: self.snapshots_so_far().0 as u64,
             open_txg_bytes: self.meta.overlay_bytes() as u64,
             dirty_bytes: self.files.dirty_bytes() as u64,

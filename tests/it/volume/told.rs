@@ -1,10 +1,13 @@
 //! Being told when everything is durable, without waiting for it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use stratafs::error::Result;
-use stratafs::volume::Volume;
+use stratafs::types::Ino;
+use stratafs::volume::{Volume, XattrMode};
 
 use crate::testkit::{TestVolume, errno};
 
@@ -52,4 +55,33 @@ fn no_commit_will_come_after_the_shutdown() {
     t.close();
     let reader = t.try_open(true).unwrap();
     answer(&ask(&reader)).unwrap();
+}
+
+/// A question that looks at the metadata twice under one lock would wait for itself as soon as
+/// somebody wants to edit in between.
+#[test]
+fn questions_beside_writers_are_answered() {
+    let t = TestVolume::new();
+    let (asker, writer) = (Arc::clone(&t), Arc::clone(&t));
+    let (sender, receiver) = channel();
+    let asked = Arc::new(AtomicBool::new(false));
+    let done = Arc::clone(&asked);
+    let writing = std::thread::spawn(move || {
+        while !done.load(Ordering::Relaxed) {
+            writer.set_xattr(Ino::ROOT, b"user.x", b"", XattrMode::Any).unwrap();
+        }
+    });
+    std::thread::spawn(move || {
+        for _ in 0..300 {
+            asker.status().unwrap();
+            asker.stats_report().unwrap();
+            asker.shard_list().unwrap();
+        }
+        drop(asker);
+        // The test may have given up.
+        let _ = sender.send(());
+    });
+    receiver.recv_timeout(Duration::from_mins(2)).expect("somebody waits for himself");
+    asked.store(true, Ordering::Relaxed);
+    writing.join().unwrap();
 }
