@@ -14,7 +14,7 @@ const REST_MIN: Duration = Duration::from_micros(500);
 /// Longest rest: one slow piece, a commit say, must not stop gc for seconds.
 const REST_MAX: Duration = Duration::from_millis(20);
 /// Raw bytes that may wait for the workers when gc adds more: what a commit finds there delays it.
-const QUEUE_BYTES: usize = 1024 * 1024;
+const QUEUE_BYTES: usize = 256 * 1024;
 /// Longest wait for that queue: against writers that never pause, gc still gets on.
 const QUEUE_WAIT: Duration = Duration::from_millis(50);
 /// Time whose bytes may be copied at once after a pause.
