@@ -52,6 +52,9 @@ setpriv        util-linux
 unshare        util-linux
 setcap         libcap2-bin
 kill           procps
+chattr         e2fsprogs
+losetup        mount
+/usr/share/zoneinfo/Europe/Vienna  tzdata
 NEEDS
     fi
 }
