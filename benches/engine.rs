@@ -4,6 +4,8 @@
 //! `TMPDIR` says which disk. Promise P2 is asserted, not only measured: a snapshot of the tree that
 //! takes 50 ms or more to make or delete ends the run with an error.
 
+mod random;
+
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +23,8 @@ use stratafs::types::{At, ClassId, Cookie, FileKind, Ino, ShardId, VolumeId};
 use stratafs::volume::{AttrChange, InitOptions, NewInode, OpenOptions, SetTime, Volume};
 use tempfile::TempDir;
 
+use random::Random;
+
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 /// What issue 2 allows for making or deleting a snapshot.
@@ -36,28 +40,7 @@ const READ_BYTES: usize = 160 * MIB;
 const READ_PIECE: usize = 128 * KIB;
 const SMALL_FILE_BYTES: usize = 4 * KIB;
 
-/// Random numbers that are the same in every run (splitmix64).
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// Bytes that no codec shrinks.
-    fn incompressible(&mut self, len: usize) -> Vec<u8> {
-        let mut out = Vec::with_capacity(len + 8);
-        while out.len() < len {
-            out.extend_from_slice(&self.next().to_le_bytes());
-        }
-        out.truncate(len);
-        out
-    }
-
     /// Lines of words and numbers, which zstd 1 shrinks to about a third.
     fn text(&mut self, len: usize) -> Vec<u8> {
         const WORDS: [&str; 16] = [

@@ -5,6 +5,8 @@
 //! `STRATAFS_BENCH_EXTENTS` (default 1,000,000) and `STRATAFS_BENCH_SECS` (default 4) make it
 //! smaller or larger; `TMPDIR` says which disk.
 
+mod random;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -14,6 +16,8 @@ use stratafs::gc::{self, GcOptions, GcReport};
 use stratafs::types::{At, FileKind, Ino};
 use stratafs::volume::{InitOptions, NewInode, OpenFile, OpenOptions, Volume};
 use tempfile::TempDir;
+
+use random::Random;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -27,27 +31,6 @@ const FILES: u64 = 384;
 const TARGET_BYTES: usize = 64 * MIB;
 /// Time between two writes: a busy writer that is not a benchmark.
 const THINK: Duration = Duration::from_micros(200);
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
-        let mut out = Vec::with_capacity(len + 8);
-        while out.len() < len {
-            out.extend_from_slice(&self.next().to_le_bytes());
-        }
-        out.truncate(len);
-        out
-    }
-}
 
 struct Scratch {
     volume: Arc<Volume>,
@@ -83,7 +66,7 @@ impl Scratch {
     fn write(&mut self, name: &str, len: usize) -> OpenFile {
         let file = self.create(name);
         for at in (0..len).step_by(MIB) {
-            file.write(at as u64, &self.random.bytes(MIB.min(len - at))).expect("a write");
+            file.write(at as u64, &self.random.incompressible(MIB.min(len - at))).expect("a write");
         }
         file.finish().expect("the data is stored");
         file
@@ -136,7 +119,7 @@ fn write_for(file: &OpenFile, volume: &Volume, time: Duration, commit: bool) -> 
     let begun = Instant::now();
     let mut took = Vec::new();
     while begun.elapsed() < time {
-        let data = random.bytes(4 * KIB);
+        let data = random.incompressible(4 * KIB);
         let place = random.next() % (TARGET_BYTES / 4 / KIB) as u64 * 4 * KIB as u64;
         let start = Instant::now();
         file.write(place, &data).expect("a write");

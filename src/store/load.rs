@@ -1,4 +1,4 @@
-//! What the store holds in memory, and sums over its containers that need none.
+//! What the store holds in memory.
 
 use super::Store;
 use super::writer::FOOTER_BYTES_MAX;

@@ -19,7 +19,7 @@ use stratafs::volume::{
 };
 use tempfile::TempDir;
 
-pub use bytes::{KIB, MIB, random_bytes, text_bytes};
+pub use bytes::{KIB, MIB, random_bytes, splitmix64, text_bytes};
 pub use disk::SmallDisk;
 pub use program::{Ran, run, run_in, run_with, stratafs, try_run, wait_until};
 pub use rot::{container_files, rot};

@@ -4,17 +4,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use super::log::{ByteChange, Disk, Id, NameChange, Node, apply, rename};
+use crate::testkit::splitmix64;
 
 /// SplitMix64: every choice of a state comes from its seed.
 pub struct Dice(pub u64);
 
 impl Dice {
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        splitmix64(&mut self.0)
     }
 
     pub fn below(&mut self, bound: usize) -> usize {
