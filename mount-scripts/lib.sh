@@ -54,6 +54,7 @@ setcap         libcap2-bin
 kill           procps
 chattr         e2fsprogs
 losetup        mount
+groff          groff-base
 /usr/share/zoneinfo/Europe/Vienna  tzdata
 NEEDS
     fi

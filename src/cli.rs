@@ -5,9 +5,11 @@
 //! does, `mounted` mounts.
 
 mod args;
+mod completions;
 mod format;
 mod gc;
 mod logging;
+mod man;
 mod mount;
 mod mount_options;
 mod mounted;
@@ -105,6 +107,8 @@ fn run(cli: Cli, line: &[OsString]) -> Result<u8> {
         Command::Init { volume } => return init(&volume, output).map(|()| 0),
         Command::Umount { target, lazy } => return umount(&target, lazy, output).map(|()| 0),
         Command::Version => return version(output).map(|()| 0),
+        Command::Completions(args) => return completions::run(&args, output).map(|()| 0),
+        Command::Man(args) => return man::run(&args, output).map(|()| 0),
         Command::Stats { volume, summary } => {
             return stats(&volume.volume, summary, output).map(|()| 0);
         }

@@ -145,6 +145,12 @@ pub(super) enum Command {
     /// Verify what is stored, name what is damaged, and repair it from good copies
     #[command(after_help = super::scrub::HELP)]
     Scrub(super::scrub::ScrubArgs),
+    /// Print a script that lets a shell complete command lines
+    #[command(after_help = super::completions::HELP)]
+    Completions(super::completions::CompletionsArgs),
+    /// Print a manual page, or write all of them
+    #[command(after_help = super::man::HELP)]
+    Man(super::man::ManArgs),
     /// Print the version
     Version,
 }

@@ -1,6 +1,7 @@
 //! All integration tests in one binary: each binary links RocksDB anew.
 //!
-//! Needs root, /dev/fuse and rsync, git, sqlite3, acl, attr, python3: what is missing is a failure.
+//! Needs root, /dev/fuse and rsync, git, sqlite3, acl, attr, python3, groff: what is missing is a
+//! failure.
 
 mod bad_input;
 mod big;
@@ -13,6 +14,7 @@ mod model;
 mod mounted;
 mod protection;
 mod races;
+mod shell;
 mod snapshots;
 mod testkit;
 mod volume;
