@@ -8,6 +8,7 @@ mod args;
 mod completions;
 mod format;
 mod gc;
+mod helper;
 mod logging;
 mod man;
 mod mount;
@@ -22,7 +23,7 @@ mod snapshots;
 
 use std::env;
 use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
@@ -53,35 +54,27 @@ const CLOSE_WAIT: Duration = Duration::from_secs(10);
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let line = words(env::args_os());
+    let (role, line) = helper::words(env::args_os());
+    let line = match line {
+        Ok(line) => line,
+        Err(error) => {
+            Output::new(&Global::default()).error(&error.to_string(), EXIT_USAGE);
+            return ExitCode::from(role.code(EXIT_USAGE));
+        }
+    };
     let cli = match Cli::try_parse_from([OsString::from("stratafs")].iter().chain(&line)) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error, &line),
+        Err(error) => return ExitCode::from(role.code(usage(&error, &line))),
     };
     let output = Output::new(&cli.global);
-    match run(cli, &line) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            output.error(&error.to_string(), error.exit_code());
-            ExitCode::from(error.exit_code())
-        }
-    }
+    let code = run(cli, &line).unwrap_or_else(|error| {
+        output.error(&error.to_string(), error.exit_code());
+        error.exit_code()
+    });
+    ExitCode::from(role.code(code))
 }
 
-/// The words behind the program's name. Called as `mount.stratafs` or `mount.fuse.stratafs`, as
-/// mount(8) does for fstab, the program is its own `mount` command.
-fn words(mut line: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let program = line.next().unwrap_or_default();
-    let name = Path::new(&program).file_name().unwrap_or_default();
-    if !name.as_bytes().starts_with(b"mount.") {
-        return line.collect();
-    }
-    // -s (sloppy) and -n (no mtab) mean nothing here.
-    let line = line.filter(|word| word != "-s" && word != "-n");
-    [OsString::from("mount")].into_iter().chain(line).collect()
-}
-
-fn usage(error: &clap::Error, line: &[OsString]) -> ExitCode {
+fn usage(error: &clap::Error, line: &[OsString]) -> u8 {
     let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     if !asked_for && line.iter().any(|word| word == "--json") {
         let text = error.to_string();
@@ -93,7 +86,7 @@ fn usage(error: &clap::Error, line: &[OsString]) -> ExitCode {
         // Help into a closed pipe is nobody's problem.
         let _ = error.print();
     }
-    if asked_for { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) }
+    if asked_for { 0 } else { EXIT_USAGE }
 }
 
 fn run(cli: Cli, line: &[OsString]) -> Result<u8> {
@@ -219,6 +212,9 @@ fn mount_volume(
     if global.in_background {
         return mount::in_background(args, global);
     }
+    if args.fake {
+        return mount::only_look(args).map(|()| 0);
+    }
     if args.foreground {
         return mount::in_foreground(args, global).map(|()| 0);
     }
@@ -245,7 +241,7 @@ fn umount(target: &Path, lazy: bool, output: Output) -> Result<()> {
         let target = target.display();
         return Err(Error::invalid(if on {
             let dir = dir.display();
-            format!("The process that has {dir} mounted on {target} does not listen; use umount(8)")
+            format!("The process that has {dir} mounted on {target} does not listen; use umount -i")
         } else {
             format!("Nothing to unmount: {target} is neither a mountpoint nor a mounted volume")
         }));
@@ -283,20 +279,9 @@ fn detach(mountpoint: &Path, output: Output) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
 
     use super::*;
-
-    fn words_of(line: &[&str]) -> Vec<OsString> {
-        words(line.iter().map(OsString::from))
-    }
-
-    #[test]
-    fn mount_helpers_are_the_mount_command() {
-        let expected = ["mount", "/v", "/m", "-o", "rw"].map(OsString::from);
-        assert_eq!(words_of(&["/sbin/mount.stratafs", "/v", "/m", "-s", "-o", "rw"]), expected);
-        assert_eq!(words_of(&["stratafs", "status", "-n"]), ["status", "-n"]);
-        assert!(words_of(&[]).is_empty());
-    }
 
     #[test]
     fn names_stay_bytes() {

@@ -141,12 +141,19 @@ pub fn mount(vfs: &Arc<Vfs>, options: &MountOptions) -> Result<Mounted> {
     Ok(Mounted { mountpoint, device, session: Mutex::new(Some(session)), by_helper })
 }
 
-/// True if `entry` is a mount of the volume in the directory `dir`, alive or dead.
+/// True if `entry` is a mount that shows the directory `dir` of a volume as its source.
 #[must_use]
 pub fn is_mount_of(entry: &MountEntry, dir: &Path) -> bool {
-    let source = dir.to_string_lossy();
-    let is_fuse = entry.fs_type == "fuse" || entry.fs_type == format!("fuse.{SUBTYPE}");
-    is_fuse && (entry.source == source || entry.source == without_commas(&source))
+    is_mount_named(entry, Some(&dir.to_string_lossy()))
+}
+
+/// True if `entry` is one of our mounts, whatever its source is; without a name, only if that is
+/// certain.
+#[must_use]
+pub fn is_mount_named(entry: &MountEntry, fs_name: Option<&str>) -> bool {
+    let is_ours = entry.fs_type == format!("fuse.{SUBTYPE}");
+    let has = |name| entry.source == name || entry.source == without_commas(name);
+    fs_name.map_or(is_ours, |name| (is_ours || entry.fs_type == "fuse") && has(name))
 }
 
 /// Takes away a mount whose process is gone; whoever stands in it keeps nothing but errors.

@@ -170,6 +170,7 @@ Mount options (-o, separated by commas; the last one counts):
   snapdir=visible|hidden        show .snapshots in listings (default: hidden)
   nonempty                      allow a mountpoint that is not empty
   threads=N                     threads that serve the kernel, 1 to 64
+  fsname=NAME                   what mount(8) and df show as source (default: the volume)
 Options of fstab that need nothing from a filesystem (noauto, nofail, user, _netdev, noatime,
 x-* and the like) are accepted; unknown ones are refused.
 
@@ -196,6 +197,12 @@ pub(super) struct MountArgs {
     /// Change nothing; the same as -o ro
     #[arg(long)]
     pub(super) read_only: bool,
+    /// `mount -s`: unknown options are told and ignored.
+    #[arg(long, hide = true)]
+    pub(super) sloppy: bool,
+    /// `mount -f`: all but the mount itself.
+    #[arg(long, hide = true)]
+    pub(super) fake: bool,
 }
 
 const GC_HELP: &str = "\

@@ -32,7 +32,7 @@ enum Report {
 
 fn job(args: &MountArgs, background: bool) -> Result<Job> {
     let mut choices = Choices::defaults(effective_ids().0 == 0);
-    choices.apply(&args.options)?;
+    choices.apply(&args.options, args.sloppy)?;
     choices.read_only |= args.read_only;
     Ok(Job {
         volume: args.volume.clone(),
@@ -40,6 +40,15 @@ fn job(args: &MountArgs, background: bool) -> Result<Job> {
         choices,
         background,
     })
+}
+
+/// Looks whether the words make sense, and at nothing else: `mount -f`, for the sake of a table of
+/// mounts that no longer exists.
+///
+/// # Errors
+/// `Invalid` that names the option.
+pub(super) fn only_look(args: &MountArgs) -> Result<()> {
+    job(args, true).map(drop)
 }
 
 /// Mounts and stays until the end.

@@ -50,6 +50,8 @@ pub(super) struct Choices {
     pub(super) snapdir_visible: bool,
     /// 0: as many as `fuse` thinks right.
     pub(super) threads: usize,
+    /// The source that the system shows; the volume directory unless given.
+    pub(super) fs_name: Option<String>,
 }
 
 impl Choices {
@@ -64,18 +66,23 @@ impl Choices {
             nonempty: false,
             snapdir_visible: false,
             threads: 0,
+            fs_name: None,
         }
     }
 
-    /// Applies lists of options; the last one that speaks of a thing decides.
+    /// Applies lists of options; the last one that speaks of a thing decides. `sloppy`: one that
+    /// is not known is told in the log, and ignored.
     ///
     /// # Errors
     /// `Invalid` that names an unknown option or a bad value.
-    pub(super) fn apply(&mut self, lists: &[OsString]) -> Result<()> {
+    pub(super) fn apply(&mut self, lists: &[OsString], sloppy: bool) -> Result<()> {
         for list in lists {
             let list = list.to_string_lossy();
             for option in list.split(',').map(str::trim).filter(|o| !o.is_empty()) {
-                self.apply_one(option)?;
+                match self.apply_one(option) {
+                    Err(error) if sloppy => log::warn!("Mount option ignored cause={error}"),
+                    applied => applied?,
+                }
             }
         }
         Ok(())
@@ -95,8 +102,12 @@ impl Choices {
                     .filter(|n| (1..=THREADS_MAX).contains(n))
                     .ok_or_else(|| bad_value("threads", value, "a number from 1 to 64"))?;
             }
+            Some(("fsname", "")) => return Err(bad_value("fsname", "", "a name")),
+            Some(("fsname", name)) => self.fs_name = Some(name.to_owned()),
             None => self.apply_flag(option)?,
-            Some((key, _)) if key == "comment" || is_for_others(key) => {}
+            // With a uhelper, umount(8) calls `umount.stratafs` instead of only umount(2).
+            Some(("comment" | "uhelper", _)) => {}
+            Some((key, _)) if is_for_others(key) => {}
             Some(_) => return Err(unknown(option)),
         }
         Ok(())
@@ -142,7 +153,7 @@ mod tests {
     fn parse(lists: &[&str]) -> Result<Choices> {
         let mut choices = Choices::defaults(true);
         let lists: Vec<OsString> = lists.iter().map(Into::into).collect();
-        choices.apply(&lists).map(|()| choices)
+        choices.apply(&lists, false).map(|()| choices)
     }
 
     #[test]
@@ -166,9 +177,21 @@ mod tests {
     fn options_for_others_are_accepted() {
         let lists = [
             "defaults,noauto,user,_netdev,nofail,noatime,relatime",
-            "x-systemd.automount,x-gvfs-name=a,comment=hello,,",
+            "x-systemd.automount,x-gvfs-name=a,comment=hello,uhelper=stratafs,,",
         ];
         assert_eq!(parse(&lists).unwrap(), Choices::defaults(true));
+    }
+
+    #[test]
+    fn a_source_can_have_a_name() {
+        assert_eq!(parse(&["fsname=a", "fsname=nightly=1"]).unwrap().fs_name.unwrap(), "nightly=1");
+    }
+
+    #[test]
+    fn sloppy_forgives_what_is_not_known() {
+        let mut choices = Choices::defaults(true);
+        choices.apply(&["frobnicate,ro".into()], true).unwrap();
+        assert!(choices.read_only);
     }
 
     #[test]
@@ -178,7 +201,7 @@ mod tests {
             assert!(error.to_string().contains(option), "{error}");
             assert_eq!(error.exit_code(), 1);
         }
-        for option in ["threads=0", "threads=65", "threads=x", "snapdir=maybe"] {
+        for option in ["fsname=", "threads=0", "threads=65", "threads=x", "snapdir=maybe"] {
             let error = parse(&[option]).unwrap_err().to_string();
             assert!(error.contains(option.split('=').next().unwrap()), "{error}");
         }

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::mount_options::Choices;
-use super::mountpoint::{Place, apart, busy, dead, is_mounted_there, place, volume_dir};
+use super::mountpoint::{Place, apart, busy, dead, is_mounted_there, place, purpose, volume_dir};
 use crate::control::{
     Client, Ending, LOCKED_WAIT, MountedInfo, MountedVolume, Request, Response, Server,
 };
@@ -64,13 +64,13 @@ pub(super) fn run(job: &Job, watch: &mut dyn Watch) -> Result<()> {
         .map_err(|e| Error::io("block signals in", Path::new("this process"), e))?;
     bound_malloc();
     let dir = volume_dir(&job.volume)?;
-    not_mounted_yet(&job.mountpoint, &dir)?;
+    not_mounted_yet(&job.mountpoint, &dir, job.choices.fs_name.as_deref())?;
     let mut mount_options = mount_options(job, &dir);
     mount_options.mountpoint = check(&mount_options, &dir)?;
     let mountpoint = &mount_options.mountpoint;
     let options = OpenOptions {
         env: Env::system(),
-        purpose: format!("mounted on {}", mountpoint.display()),
+        purpose: purpose(mountpoint),
         read_only: job.choices.read_only,
     };
     let volume = open(&dir, options)?;
@@ -133,10 +133,10 @@ fn open(dir: &Path, options: OpenOptions) -> Result<Arc<Volume>> {
 
 /// Says which volume is on `mountpoint` already, and which process serves it, if one is. A mount of
 /// the same volume, in `volume`, whose process is gone is in nobody's way: it is taken away.
-fn not_mounted_yet(mountpoint: &Path, volume: &Path) -> Result<()> {
+fn not_mounted_yet(mountpoint: &Path, volume: &Path, fs_name: Option<&str>) -> Result<()> {
     let dir = match place(mountpoint)? {
         Place::Mounted(dir) => dir,
-        Place::Dead(mountpoint) if is_mounted_there(volume, &mountpoint)? => {
+        Place::Dead(mountpoint) if is_mounted_there(volume, &mountpoint, fs_name)? => {
             detach_dead(&mountpoint)?;
             log::info!("Mount whose process is gone was taken away");
             return Ok(());
@@ -157,7 +157,7 @@ fn mount_options(job: &Job, dir: &Path) -> MountOptions {
     let choices = &job.choices;
     MountOptions {
         mountpoint: job.mountpoint.clone(),
-        fs_name: dir.to_string_lossy().into_owned(),
+        fs_name: choices.fs_name.clone().unwrap_or_else(|| dir.to_string_lossy().into_owned()),
         allow_other: choices.allow_other,
         default_permissions: choices.default_permissions,
         dev: choices.dev,

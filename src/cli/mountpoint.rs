@@ -6,9 +6,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::fuse::is_mount_of;
-use crate::sys::mount::{mounted_at, mounts};
+use crate::fuse::{is_mount_named, is_mount_of};
+use crate::sys::mount::{MountEntry, mounted_at, mounts};
 use crate::sys::process::{extended_attribute, is_not_connected};
+use crate::volume::Volume;
 
 /// The attribute of a mounted root that names its volume directory.
 const VOLUME_ATTRIBUTE: &str = "user.stratafs.volume";
@@ -44,14 +45,34 @@ pub(super) fn place(path: &Path) -> Result<Place> {
     }
 }
 
-/// True if what is mounted on `mountpoint` is the volume in the directory `dir`, alive or dead.
+/// What the lock of a volume says while it is mounted on `mountpoint`, and after a kill.
+pub(super) fn purpose(mountpoint: &Path) -> String {
+    format!("mounted on {}", mountpoint.display())
+}
+
+/// True if `entry` is a mount of the volume in `dir`, alive or dead. One with a source of its own
+/// is known by the volume's lock, until something else has opened the volume.
+fn is_of(entry: &MountEntry, dir: &Path) -> bool {
+    is_mount_of(entry, dir)
+        || is_mount_named(entry, None)
+            && Volume::last_purpose(dir).is_some_and(|last| last == purpose(&entry.mountpoint))
+}
+
+/// True if what is mounted on `mountpoint` is the volume in the directory `dir`, alive or dead, or
+/// one that is called `fs_name`, too.
 ///
 /// # Errors
 /// `Io` when `/proc` is not readable.
-pub(super) fn is_mounted_there(dir: &Path, mountpoint: &Path) -> Result<bool> {
+pub(super) fn is_mounted_there(
+    dir: &Path,
+    mountpoint: &Path,
+    fs_name: Option<&str>,
+) -> Result<bool> {
     let entry = mounted_at(mountpoint).map_err(|e| Error::io("read mounts for", mountpoint, e))?;
     let dir = absolute(dir);
-    Ok(entry.is_some_and(|entry| is_mount_of(&entry, &dir)))
+    Ok(entry.is_some_and(|entry| {
+        is_of(&entry, &dir) || fs_name.is_some_and(|name| is_mount_named(&entry, Some(name)))
+    }))
 }
 
 /// Where the volume in the directory `dir` is still mounted although its process is gone.
@@ -60,7 +81,7 @@ pub(super) fn is_mounted_there(dir: &Path, mountpoint: &Path) -> Result<bool> {
 /// `Io` when `/proc` is not readable.
 pub(super) fn dead_mount_of(dir: &Path) -> Result<Option<PathBuf>> {
     let all = mounts().map_err(|e| Error::io("read mounts for", dir, e))?;
-    for entry in all.into_iter().filter(|entry| is_mount_of(entry, dir)) {
+    for entry in all.into_iter().filter(|entry| is_of(entry, dir)) {
         if let Place::Dead(mountpoint) = place(&entry.mountpoint)? {
             return Ok(Some(mountpoint));
         }

@@ -33,6 +33,8 @@ use crate::types::{ChunkNo, ClassId, ContainerId, ShardId, VolumeId};
 pub(super) const META_DIR: &str = "meta";
 /// Held, with flock, by the process that has the volume open; its text says who.
 const LOCK_FILE: &str = "lock";
+/// The most that is read of it: two sentences with a path.
+const LOCK_TEXT_MAX: u64 = 8 * 1024;
 
 /// How to open a volume.
 #[derive(Clone, Debug)]
@@ -144,6 +146,16 @@ impl Volume {
     pub fn is_in_use(dir: &Path) -> bool {
         let lock = File::open(dir.join(LOCK_FILE));
         lock.is_ok_and(|lock| !disk::try_lock(&lock).unwrap_or(true))
+    }
+
+    /// What the last process that had the volume in `dir` open wanted: [`OpenOptions::purpose`], or
+    /// nothing when that is not known.
+    #[must_use]
+    pub fn last_purpose(dir: &Path) -> Option<String> {
+        let mut text = String::new();
+        File::open(dir.join(LOCK_FILE)).ok()?.take(LOCK_TEXT_MAX).read_to_string(&mut text).ok()?;
+        let (_, purpose) = text.trim_end().split_once('(')?;
+        Some(purpose.strip_suffix(')')?.to_owned())
     }
 
     fn assemble(footing: Footing, config: Config, options: OpenOptions) -> Result<Arc<Self>> {
@@ -439,7 +451,7 @@ pub(super) fn take_lock(dir: &Path, purpose: &str, read_only: bool) -> Result<Fi
     if !disk::try_lock(&file).map_err(failed)? {
         let mut holder = String::new();
         // The text is a help, not a promise: its writer may not have finished.
-        file.take(500).read_to_string(&mut holder).map_err(failed)?;
+        file.take(LOCK_TEXT_MAX).read_to_string(&mut holder).map_err(failed)?;
         let holder = if holder.trim().is_empty() { "another process" } else { holder.trim() };
         return Err(Error::Busy {
             what: format!("Volume {} is in use by {holder}; unmount it there first", dir.display()),

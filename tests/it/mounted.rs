@@ -5,6 +5,7 @@ mod commands;
 mod copying;
 mod daily;
 mod ends;
+mod fstab;
 mod gc;
 mod git;
 pub mod helper;
