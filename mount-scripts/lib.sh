@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What demo.sh and test.sh share: installing what is missing, finding Rust, cleaning up mounts.
+# What demo.sh, test.sh and tests/apps.sh share: installing what is missing, finding Rust, cleaning up mounts.
 # Sourced, never run. Expects `set -euo pipefail` and REPO, the repository's root.
 
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/stratafs/target}"
@@ -56,6 +56,16 @@ chattr         e2fsprogs
 losetup        mount
 groff          groff-base
 /usr/share/zoneinfo/Europe/Vienna  tzdata
+NEEDS
+    fi
+    if [ "${1:-}" = apps ]; then
+        cat <<'NEEDS'
+/usr/lib/postgresql/*/bin/initdb  postgresql
+/usr/lib/postgresql/*/bin/pg_amcheck  postgresql
+/usr/share/postgresql/*/extension/amcheck.control  postgresql-contrib
+cc             gcc
+borg           borgbackup
+restic         restic
 NEEDS
     fi
 }
@@ -149,7 +159,7 @@ processes_below() {
     for entry in /proc/[0-9]*; do
         [ "${entry#/proc/}" != "$$" ] || continue
         exe="$(readlink "$entry/exe" 2>/dev/null)" || continue
-        case "$exe" in "$CARGO_TARGET_DIR"/*) ;; *) continue ;; esac
+        case "$exe" in "$CARGO_TARGET_DIR"/* | "$STRATAFS") ;; *) continue ;; esac
         if tr '\0' '\n' <"$entry/cmdline" 2>/dev/null | grep -qF "$1/"; then
             echo "${entry#/proc/}"
         fi

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use env_logger::{Builder, Target};
-use log::LevelFilter;
+use log::{LevelFilter, Log, Metadata, Record};
 use parking_lot::Mutex;
 
 use super::args::Global;
@@ -43,16 +43,52 @@ fn builder(global: &Global, talk: Talk) -> Builder {
 
 /// Logs to stderr.
 pub(super) fn to_stderr(global: &Global, talk: Talk) {
-    // Fails only when a logger is set already, as in tests.
-    let _ = builder(global, talk).try_init();
+    start(builder(global, talk));
 }
 
 /// Holds log lines back until [`Held::write_into`] says where they belong.
 pub(super) fn held(global: &Global) -> Held {
     let held = Held::default();
     let target = Target::Pipe(Box::new(held.clone()));
-    let _ = builder(global, Talk::Mount).target(target).try_init();
+    let mut builder = builder(global, Talk::Mount);
+    builder.target(target);
+    start(builder);
     held
+}
+
+fn start(mut builder: Builder) {
+    let logger = builder.build();
+    let level = logger.filter();
+    // Fails only when a logger is set already, as in tests.
+    if log::set_boxed_logger(Box::new(WithoutNoise(logger))).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+/// Leaves out what fuser reports as an error and is none: a program got a signal while it waited
+/// (those written in Go all the time), the kernel asked us to hurry, and our answer "cannot" came
+/// after the one it waited for.
+struct WithoutNoise(env_logger::Logger);
+
+impl Log for WithoutNoise {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record) {
+        if !is_noise(record) {
+            self.0.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
+}
+
+fn is_noise(record: &Record) -> bool {
+    // Only an answer to such a hint can have nobody who waits for it.
+    record.target() == "fuser::reply" && record.args().to_string().ends_with("(os error 2)")
 }
 
 /// The log of a process in the background.
@@ -132,6 +168,16 @@ mod tests {
         }
         assert_eq!(held.take().len(), HELD_BYTES_MAX);
         assert!(held.take().is_empty());
+    }
+
+    #[test]
+    fn late_answers_to_signals_are_no_errors() {
+        let noise = |target: &str, message: &str| {
+            is_noise(&Record::builder().target(target).args(format_args!("{message}")).build())
+        };
+        assert!(noise("fuser::reply", "Failed to send FUSE reply: No such file (os error 2)"));
+        assert!(!noise("fuser::reply", "Failed to send FUSE reply: Invalid (os error 22)"));
+        assert!(!noise("stratafs::shard", "Cannot read: No such file (os error 2)"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The built program, mounted: what people do with it.
 
+mod apps;
 mod away;
 mod commands;
 mod copying;
