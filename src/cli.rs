@@ -17,6 +17,7 @@ mod mounted;
 mod mountpoint;
 mod output;
 mod rebuild;
+mod remount;
 mod scrub;
 mod show;
 mod snapshots;
@@ -211,6 +212,10 @@ fn mount_volume(
 ) -> Result<u8> {
     if global.in_background {
         return mount::in_background(args, global);
+    }
+    if mount::choices(args)?.remount {
+        logging::to_stderr(global, Talk::Command);
+        return remount::run(args, output).map(|()| 0);
     }
     if args.fake {
         return mount::only_look(args).map(|()| 0);

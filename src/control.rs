@@ -8,6 +8,7 @@
 mod client;
 mod ending;
 mod protocol;
+mod remount;
 mod scrubs;
 mod server;
 mod snapshots;
@@ -18,6 +19,7 @@ pub use protocol::{
     ClassInfo, Name, PROTOCOL_VERSION, REQUEST_BYTES_MAX, Reply, Request, Response, SnapshotInfo,
     decode_reply, decode_request, encode_reply, encode_request,
 };
+pub use remount::{RemountModes, RemountState, RemountStep};
 pub use scrubs::{ScrubAnswer, ScrubRequest};
 pub use server::{CONNECTIONS_MAX, Serve, Server};
 pub use snapshots::{KeptSnapshot, PruneReport, PruneRequest, SnapshotSpace};
@@ -52,6 +54,8 @@ pub struct MountedInfo {
     pub unmount: Box<dyn Fn(bool) -> Result<()> + Send + Sync>,
     /// How far the end has come.
     pub ending: Arc<Ending>,
+    /// Whether it takes changes.
+    pub remount: RemountState,
 }
 
 /// Serves a mounted volume's requests.
@@ -151,6 +155,7 @@ pub fn serve_request(
             what: format!("Volume {dir} is being unmounted by process {}", std::process::id()),
         });
     }
+    let _admitted = mounted.map(|m| m.remount.admit(&request)).transpose()?;
     Ok(match request {
         request @ (Request::SnapshotCreate { .. }
         | Request::SnapshotList { .. }
@@ -163,6 +168,7 @@ pub fn serve_request(
         Request::Status => {
             volume.look_after_shards();
             let mut status = volume.status()?;
+            status.read_only |= mounted.is_some_and(|m| m.remount.is_read_only());
             status.mounted_on = mounted.map(|m| m.mountpoint.to_string_lossy().into_owned());
             Response::Status(Box::new(status))
         }
@@ -191,6 +197,7 @@ pub fn serve_request(
             Response::Gc(Box::new(gc::run_with(volume, options, progress)?))
         }
         Request::Scrub(request) => scrubs::serve(volume, mounted, request, progress, gone)?,
+        Request::Remount(step) => remount::serve(volume, mounted, step)?,
         Request::Umount { .. } => unreachable!("answered above"),
     })
 }

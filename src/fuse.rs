@@ -31,6 +31,7 @@ use self::adapter::Adapter;
 use crate::error::{Error, Result};
 use crate::stats::MemoryUse;
 use crate::sys::mount::{self as sys_mount, FuseFlags, MountEntry};
+use crate::sys::mount_flags::MountFlags;
 use crate::vfs::Vfs;
 
 /// Shown behind `fuse.` as the file system's type.
@@ -60,12 +61,8 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// The kernel checks permissions; without this everybody may do everything.
     pub default_permissions: bool,
-    /// Device nodes work.
-    pub dev: bool,
-    /// Set-user-id bits work.
-    pub suid: bool,
-    /// No writes.
-    pub read_only: bool,
+    /// What every file system has, as in `ro` and `nodev`.
+    pub generic: MountFlags,
     /// The mountpoint may have entries, which are hidden while mounted.
     pub nonempty: bool,
     /// Request loops; 0 for one per processor, within bounds.
@@ -82,9 +79,7 @@ impl MountOptions {
             fs_name: fs_name.to_owned(),
             allow_other: sys_mount::effective_ids().0 == 0,
             default_permissions: true,
-            dev: true,
-            suid: true,
-            read_only: false,
+            generic: MountFlags::default(),
             nonempty: false,
             threads: 0,
         }
@@ -261,9 +256,7 @@ fn start_session(
     let flags = FuseFlags {
         allow_other: options.allow_other,
         default_permissions: options.default_permissions,
-        dev: options.dev,
-        suid: options.suid,
-        read_only: options.read_only,
+        generic: options.generic,
     };
     let config = config(options);
     match sys_mount::mount_fuse(&options.fs_name, SUBTYPE, mountpoint, flags) {
@@ -290,10 +283,8 @@ fn config(options: &MountOptions) -> Config {
     config.mount_options = vec![
         MountOption::FSName(without_commas(&options.fs_name)),
         MountOption::Subtype(SUBTYPE.to_owned()),
-        if options.dev { MountOption::Dev } else { MountOption::NoDev },
-        if options.suid { MountOption::Suid } else { MountOption::NoSuid },
-        if options.read_only { MountOption::RO } else { MountOption::RW },
     ];
+    config.mount_options.extend(generic_options(options.generic));
     if options.default_permissions {
         config.mount_options.push(MountOption::DefaultPermissions);
     }
@@ -304,6 +295,25 @@ fn config(options: &MountOptions) -> Config {
     });
     config.clone_fd = true;
     config
+}
+
+/// As `fusermount3` takes them; the kernel keeps no access times for a FUSE file system anyway.
+fn generic_options(flags: MountFlags) -> impl Iterator<Item = MountOption> {
+    let each = [
+        ("dev", MountOption::Dev),
+        ("nodev", MountOption::NoDev),
+        ("suid", MountOption::Suid),
+        ("nosuid", MountOption::NoSuid),
+        ("rw", MountOption::RW),
+        ("ro", MountOption::RO),
+        ("exec", MountOption::Exec),
+        ("noexec", MountOption::NoExec),
+        ("async", MountOption::Async),
+        ("sync", MountOption::Sync),
+        ("dirsync", MountOption::DirSync),
+        ("noatime", MountOption::NoAtime),
+    ];
+    each.into_iter().filter(move |(option, _)| flags.has(option)).map(|(_, option)| option)
 }
 
 /// `fusermount3` gets all options in one argument, where a comma starts the next one.
@@ -349,6 +359,7 @@ mod tests {
             mountpoint: "/mnt".into(),
             fs_type: fs_type.to_owned(),
             source: source.to_owned(),
+            options: String::new(),
         };
         let dir = Path::new("/srv/a,b");
         assert!(is_mount_of(&entry("fuse.stratafs", "/srv/a,b"), dir));

@@ -6,4 +6,5 @@
 pub mod abi;
 pub mod disk;
 pub mod mount;
+pub mod mount_flags;
 pub mod process;

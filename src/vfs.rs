@@ -25,6 +25,7 @@ mod snapdir;
 mod xattrs;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use self::handles::Handles;
@@ -51,6 +52,8 @@ pub struct VfsOptions {
     pub snapdir_visible: bool,
     /// Refuse all changes.
     pub read_only: bool,
+    /// Whoever serves the kernel answers changes of names when they are durable.
+    pub sync_names: bool,
 }
 
 /// Who asks.
@@ -165,7 +168,9 @@ pub const BLOCK_BYTES: u32 = 4096;
 /// A volume as a tree of nodes.
 pub struct Vfs {
     volume: Arc<Volume>,
-    options: VfsOptions,
+    snapdir_visible: bool,
+    read_only: AtomicBool,
+    sync_names: AtomicBool,
     handles: Handles,
 }
 
@@ -173,7 +178,26 @@ impl Vfs {
     /// Shows `volume`.
     #[must_use]
     pub fn new(volume: Arc<Volume>, options: VfsOptions) -> Self {
-        Self { volume, options, handles: Handles::default() }
+        Self {
+            volume,
+            snapdir_visible: options.snapdir_visible,
+            read_only: AtomicBool::new(options.read_only),
+            sync_names: AtomicBool::new(options.sync_names),
+            handles: Handles::default(),
+        }
+    }
+
+    /// From now on refuses all changes or not, and answers changes of names when they are durable
+    /// or at once.
+    pub fn set_modes(&self, read_only: bool, sync_names: bool) {
+        self.read_only.store(read_only, Relaxed);
+        self.sync_names.store(sync_names, Relaxed);
+    }
+
+    /// Changes of names are to be durable when they are answered.
+    #[must_use]
+    pub fn syncs_names(&self) -> bool {
+        self.sync_names.load(Relaxed)
     }
 
     /// The volume.
@@ -262,7 +286,7 @@ impl Vfs {
     fn writable(&self, node: Node) -> Result<Ino> {
         match node {
             Node::Snap(..) => Err(Error::ReadOnly { what: "a snapshot".to_owned() }),
-            _ if self.options.read_only => {
+            _ if self.read_only.load(Relaxed) => {
                 Err(Error::ReadOnly { what: "the volume is mounted read-only".to_owned() })
             }
             Node::Live(ino) => Ok(ino),

@@ -167,10 +167,13 @@ Mount options (-o, separated by commas; the last one counts):
   allow_other                   let all users in (default as root)
   default_permissions           the kernel checks permissions (default)
   dev, nodev, suid, nosuid      device nodes, set-user-id bits (default as root: dev,suid)
+  exec, noexec                  programs on it can be started, or not
+  sync, dirsync                 what returns is durable: all changes, those of names
   snapdir=visible|hidden        show .snapshots in listings (default: hidden)
   nonempty                      allow a mountpoint that is not empty
   threads=N                     threads that serve the kernel, 1 to 64
   fsname=NAME                   what mount(8) and df show as source (default: the volume)
+  remount                       change generic options, as ro, of what is mounted; others stay
 Options of fstab that need nothing from a filesystem (noauto, nofail, user, _netdev, noatime,
 x-* and the like) are accepted; unknown ones are refused.
 
@@ -180,6 +183,7 @@ With -f they go to stderr, and Ctrl-C unmounts.
 Examples:
   stratafs mount /backup/vol /mnt
   stratafs mount /backup/vol /mnt -o ro,snapdir=visible
+  stratafs mount /backup/vol /mnt -o remount,ro
   stratafs mount -f -v /backup/vol /mnt";
 
 #[derive(Debug, Args)]

@@ -30,10 +30,21 @@ enum Report {
     Failed { what: String, code: u8 },
 }
 
-fn job(args: &MountArgs, background: bool) -> Result<Job> {
+/// What the options on the command line choose.
+///
+/// # Errors
+/// `Invalid` that names an unknown option or a bad value.
+pub(super) fn choices(args: &MountArgs) -> Result<Choices> {
     let mut choices = Choices::defaults(effective_ids().0 == 0);
     choices.apply(&args.options, args.sloppy)?;
-    choices.read_only |= args.read_only;
+    if args.read_only {
+        choices.generic.apply("ro");
+    }
+    Ok(choices)
+}
+
+fn job(args: &MountArgs, background: bool) -> Result<Job> {
+    let choices = choices(args)?;
     Ok(Job {
         volume: args.volume.clone(),
         mountpoint: args.mountpoint.clone(),

@@ -3,49 +3,42 @@
 use std::ffi::OsString;
 
 use crate::error::{Error, Result};
+use crate::sys::mount_flags::MountFlags;
 
 /// Most threads one may ask for: each keeps a 16 MiB request buffer reserved.
 const THREADS_MAX: usize = 64;
 
 /// Options that mount(8) and fstab carry for others, or that say what is so anyway.
-const IGNORED: [&str; 26] = [
+const IGNORED: [&str; 13] = [
     "defaults",
     "auto",
     "noauto",
     "user",
     "nouser",
     "users",
+    "nousers",
     "owner",
     "group",
     "nofail",
     "_netdev",
-    "exec",
-    "async",
-    "atime",
-    "noatime",
-    "diratime",
-    "nodiratime",
-    "relatime",
-    "norelatime",
-    "strictatime",
-    "nostrictatime",
-    "lazytime",
-    "nolazytime",
     "noiversion",
     "nomand",
-    "silent",
-    "loud",
 ];
+/// Options with a value that are none of a filesystem's business.
+/// With `uhelper`, umount(8) calls `umount.stratafs` instead of only umount(2).
+const IGNORED_KEYS: [&str; 4] = ["comment", "user", "subtype", "uhelper"];
+/// What the kernel shows for a FUSE mount, which mount(8) hands back when it remounts.
+const SHOWN_KEYS: [&str; 5] = ["fd", "rootmode", "user_id", "group_id", "max_read"];
 
 /// What `-o` decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)]
 pub(super) struct Choices {
-    pub(super) read_only: bool,
+    /// What is mounted already gets other options.
+    pub(super) remount: bool,
+    pub(super) generic: MountFlags,
     pub(super) allow_other: bool,
     pub(super) default_permissions: bool,
-    pub(super) dev: bool,
-    pub(super) suid: bool,
     pub(super) nonempty: bool,
     pub(super) snapdir_visible: bool,
     /// 0: as many as `fuse` thinks right.
@@ -58,11 +51,10 @@ impl Choices {
     /// The defaults: of a backup target for root, of a private mount for others.
     pub(super) fn defaults(root: bool) -> Self {
         Self {
-            read_only: false,
+            remount: false,
+            generic: if root { MountFlags::default() } else { MountFlags::FOR_USERS },
             allow_other: root,
             default_permissions: true,
-            dev: root,
-            suid: root,
             nonempty: false,
             snapdir_visible: false,
             threads: 0,
@@ -76,13 +68,13 @@ impl Choices {
     /// # Errors
     /// `Invalid` that names an unknown option or a bad value.
     pub(super) fn apply(&mut self, lists: &[OsString], sloppy: bool) -> Result<()> {
-        for list in lists {
-            let list = list.to_string_lossy();
-            for option in list.split(',').map(str::trim).filter(|o| !o.is_empty()) {
-                match self.apply_one(option) {
-                    Err(error) if sloppy => log::warn!("Mount option ignored cause={error}"),
-                    applied => applied?,
-                }
+        let lists: Vec<_> = lists.iter().map(|list| list.to_string_lossy()).collect();
+        let options = || lists.iter().flat_map(|list| each(list));
+        self.remount |= options().any(|option| option == "remount");
+        for option in options() {
+            match self.apply_one(option) {
+                Err(error) if sloppy => log::warn!("Mount option ignored cause={error}"),
+                applied => applied?,
             }
         }
         Ok(())
@@ -105,9 +97,8 @@ impl Choices {
             Some(("fsname", "")) => return Err(bad_value("fsname", "", "a name")),
             Some(("fsname", name)) => self.fs_name = Some(name.to_owned()),
             None => self.apply_flag(option)?,
-            // With a uhelper, umount(8) calls `umount.stratafs` instead of only umount(2).
-            Some(("comment" | "uhelper", _)) => {}
-            Some((key, _)) if is_for_others(key) => {}
+            Some((key, _)) if IGNORED_KEYS.contains(&key) || is_for_others(key) => {}
+            Some((key, _)) if self.remount && SHOWN_KEYS.contains(&key) => {}
             Some(_) => return Err(unknown(option)),
         }
         Ok(())
@@ -115,20 +106,34 @@ impl Choices {
 
     fn apply_flag(&mut self, flag: &str) -> Result<()> {
         match flag {
-            "ro" => self.read_only = true,
-            "rw" => self.read_only = false,
+            "remount" => {}
             "allow_other" => self.allow_other = true,
             "default_permissions" => self.default_permissions = true,
-            "dev" => self.dev = true,
-            "nodev" => self.dev = false,
-            "suid" => self.suid = true,
-            "nosuid" => self.suid = false,
             "nonempty" => self.nonempty = true,
+            flag if self.generic.apply(flag) => {}
             flag if IGNORED.contains(&flag) || is_for_others(flag) => {}
             flag => return Err(unknown(flag)),
         }
         Ok(())
     }
+}
+
+/// The generic options of a mount that has `shown`, as `/proc` lists them, after `asked`: what is
+/// not asked for stays.
+pub(super) fn remounted(shown: &str, asked: &[OsString]) -> MountFlags {
+    let mut flags = MountFlags::default();
+    let asked: Vec<_> = asked.iter().map(|list| list.to_string_lossy()).collect();
+    // The kernel shows a read-only filesystem below a writable mountpoint as `rw,…,ro`.
+    let shown = each(shown).filter(|option| *option != "rw");
+    for option in shown.chain(asked.iter().flat_map(|list| each(list))) {
+        flags.apply(option);
+    }
+    flags
+}
+
+/// The options of a list.
+fn each(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|option| !option.is_empty())
 }
 
 /// `x-systemd.…`, `X-mount.…` and the like are comments to a filesystem.
@@ -156,27 +161,37 @@ mod tests {
         choices.apply(&lists, false).map(|()| choices)
     }
 
+    fn flags(options: &[&str]) -> MountFlags {
+        let mut flags = MountFlags::default();
+        assert!(options.iter().all(|option| flags.apply(option)));
+        flags
+    }
+
     #[test]
     fn defaults_depend_on_root() {
         let root = Choices::defaults(true);
-        assert!(root.allow_other && root.default_permissions && root.dev && root.suid);
+        assert!(root.allow_other && root.default_permissions);
+        assert_eq!(root.generic, MountFlags::default());
         let other = Choices::defaults(false);
-        assert!(!other.allow_other && other.default_permissions && !other.dev && !other.suid);
+        assert!(!other.allow_other && other.default_permissions);
+        assert_eq!(other.generic, flags(&["nosuid", "nodev"]));
     }
 
     #[test]
     fn the_last_option_counts() {
         let choices = parse(&["ro,nodev,snapdir=visible", "rw,nosuid,threads=3,snapdir=hidden"]);
-        let choices = choices.unwrap();
-        let expected = Choices { dev: false, suid: false, threads: 3, ..Choices::defaults(true) };
-        assert_eq!(choices, expected);
-        assert!(parse(&["rw,ro"]).unwrap().read_only);
+        let generic = flags(&["nodev", "nosuid"]);
+        let expected = Choices { generic, threads: 3, ..Choices::defaults(true) };
+        assert_eq!(choices.unwrap(), expected);
+        assert!(parse(&["rw,ro"]).unwrap().generic.has("ro"));
+        assert_eq!(parse(&["noexec,sync"]).unwrap().generic, flags(&["noexec", "sync"]));
+        assert_eq!(parse(&["fsname=pool"]).unwrap().fs_name.unwrap(), "pool");
     }
 
     #[test]
     fn options_for_others_are_accepted() {
         let lists = [
-            "defaults,noauto,user,_netdev,nofail,noatime,relatime",
+            "defaults,noauto,user,user=joe,users,_netdev,nofail,subtype=stratafs",
             "x-systemd.automount,x-gvfs-name=a,comment=hello,uhelper=stratafs,,",
         ];
         assert_eq!(parse(&lists).unwrap(), Choices::defaults(true));
@@ -191,12 +206,12 @@ mod tests {
     fn sloppy_forgives_what_is_not_known() {
         let mut choices = Choices::defaults(true);
         choices.apply(&["frobnicate,ro".into()], true).unwrap();
-        assert!(choices.read_only);
+        assert!(choices.generic.has("ro"));
     }
 
     #[test]
     fn unknown_options_are_refused_by_name() {
-        for option in ["frobnicate", "snap=1", "snapdir", "threads", "sync", "noexec", "ROx"] {
+        for option in ["frobnicate", "snap=1", "snapdir", "threads", "mand", "user_id=0", "ROx"] {
             let error = parse(&["ro", option]).unwrap_err();
             assert!(error.to_string().contains(option), "{error}");
             assert_eq!(error.exit_code(), 1);
@@ -205,5 +220,17 @@ mod tests {
             let error = parse(&[option]).unwrap_err().to_string();
             assert!(error.contains(option.split('=').next().unwrap()), "{error}");
         }
+    }
+
+    #[test]
+    fn a_remount_takes_what_the_kernel_shows_and_keeps_what_is_not_asked_for() {
+        let shown = "rw,nosuid,relatime,rw,user_id=0,group_id=0,default_permissions,allow_other";
+        let choices = parse(&["remount,ro", shown, "max_read=4096"]).unwrap();
+        assert!(choices.remount);
+
+        let after = |shown: &str, asked: &str| remounted(shown, &[asked.into()]);
+        assert_eq!(after(shown, "remount,ro"), flags(&["nosuid", "relatime", "ro"]));
+        assert_eq!(after("ro,nosuid,ro", "remount,rw,noexec"), flags(&["nosuid", "noexec"]));
+        assert_eq!(after("rw,noexec,relatime,ro", "remount"), flags(&["noexec", "relatime", "ro"]));
     }
 }

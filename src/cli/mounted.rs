@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use super::mount_options::Choices;
 use super::mountpoint::{Place, apart, busy, dead, is_mounted_there, place, purpose, volume_dir};
 use crate::control::{
-    Client, Ending, LOCKED_WAIT, MountedInfo, MountedVolume, Request, Response, Server,
+    Client, Ending, LOCKED_WAIT, MountedInfo, MountedVolume, RemountModes, RemountState, Request,
+    Response, Server,
 };
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -71,11 +72,11 @@ pub(super) fn run(job: &Job, watch: &mut dyn Watch) -> Result<()> {
     let options = OpenOptions {
         env: Env::system(),
         purpose: purpose(mountpoint),
-        read_only: job.choices.read_only,
+        read_only: job.choices.generic.has("ro"),
     };
     let volume = open(&dir, options)?;
     watch.opened(&dir);
-    log::info!("Volume opened id={} read_only={}", volume.id(), job.choices.read_only);
+    log::info!("Volume opened id={} read_only={}", volume.id(), volume.is_read_only());
     if job.background {
         // Nothing may keep the directory busy that the user happened to stand in.
         let _ = std::env::set_current_dir("/");
@@ -160,9 +161,7 @@ fn mount_options(job: &Job, dir: &Path) -> MountOptions {
         fs_name: choices.fs_name.clone().unwrap_or_else(|| dir.to_string_lossy().into_owned()),
         allow_other: choices.allow_other,
         default_permissions: choices.default_permissions,
-        dev: choices.dev,
-        suid: choices.suid,
-        read_only: choices.read_only,
+        generic: choices.generic,
         nonempty: choices.nonempty,
         threads: choices.threads,
     }
@@ -173,7 +172,12 @@ fn start(volume: &Arc<Volume>, options: &MountOptions, snapdir_visible: bool) ->
     for shard in volume.shard_list()? {
         apart(mountpoint, Path::new(&shard.path), "the shard directory")?;
     }
-    let vfs_options = VfsOptions { snapdir_visible, read_only: options.read_only };
+    let generic = options.generic;
+    let vfs_options = VfsOptions {
+        snapdir_visible,
+        read_only: generic.has("ro"),
+        sync_names: generic.has("sync") || generic.has("dirsync"),
+    };
     let vfs = Arc::new(Vfs::new(Arc::clone(volume), vfs_options));
     let mounted = Arc::new(mount(&vfs, options)?);
     let ending = Arc::new(Ending::default());
@@ -181,6 +185,7 @@ fn start(volume: &Arc<Volume>, options: &MountOptions, snapdir_visible: bool) ->
         mountpoint: mountpoint.clone(),
         unmount: unmounter(volume, &mounted, mountpoint),
         ending: Arc::clone(&ending),
+        remount: remounter(&vfs, generic.has("ro")),
     };
     let service = Box::new(MountedVolume { volume: Arc::clone(volume), mounted: info });
     match Server::start(volume.dir(), service) {
@@ -193,6 +198,17 @@ fn start(volume: &Arc<Volume>, options: &MountOptions, snapdir_visible: bool) ->
             Err(error)
         }
     }
+}
+
+/// Tells those who serve the kernel what a client remounted. Does not keep the volume open.
+fn remounter(vfs: &Arc<Vfs>, read_only: bool) -> RemountState {
+    let vfs = Arc::downgrade(vfs);
+    let apply = move |modes: RemountModes| {
+        if let Some(vfs) = vfs.upgrade() {
+            vfs.set_modes(modes.read_only, modes.sync);
+        }
+    };
+    RemountState::new(read_only, Box::new(apply))
 }
 
 /// How a client's unmount is done: one that finds the mountpoint in use says by whom, and one whose

@@ -15,9 +15,11 @@ use crate::volume::{ClassReport, Explanation, ShardInfo, StatsReport, Status};
 /// The text of an answer; empty when there is nothing to say.
 pub(super) fn text(response: &Response) -> String {
     match response {
-        Response::Snapshot(_) | Response::Deleted(_) | Response::Unmounted | Response::Detached => {
-            String::new()
-        }
+        Response::Snapshot(_)
+        | Response::Deleted(_)
+        | Response::Remounted
+        | Response::Unmounted
+        | Response::Detached => String::new(),
         Response::Snapshots(list) => snapshots::list(list),
         Response::WouldFree(amount) => snapshots::would_free(amount),
         Response::Prune(report) => snapshots::prune(report),
@@ -50,6 +52,7 @@ pub(super) fn document(response: &Response) -> serde_json::Result<Value> {
         Response::Check(report) => serde_json::to_value(report)?,
         Response::Gc(report) => serde_json::to_value(report)?,
         Response::Scrub(answer) => scrub::document(answer)?,
+        Response::Remounted => json!({ "remounted": true }),
         Response::Unmounted => json!({ "unmounted": true }),
         Response::Detached => json!({ "unmounted": false, "detached": true }),
     })

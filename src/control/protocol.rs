@@ -7,6 +7,7 @@ use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
+use super::remount::RemountStep;
 use super::scrubs::{ScrubAnswer, ScrubRequest};
 use super::snapshots::{PruneReport, PruneRequest, SnapshotSpace};
 use crate::check::CheckReport;
@@ -179,6 +180,8 @@ pub enum Request {
     },
     /// Verify, or put right.
     Scrub(ScrubRequest),
+    /// Get ready for other mount options, or take note of them.
+    Remount(RemountStep),
     /// Unmount and answer when everything is durable.
     Umount {
         /// Detach at once, even if files are open.
@@ -209,7 +212,8 @@ impl Request {
             | Self::ClassList
             | Self::ClassExplain { .. }
             | Self::ShardList
-            | Self::Check { .. } => false,
+            | Self::Check { .. }
+            | Self::Remount(_) => false,
         }
     }
 
@@ -235,6 +239,7 @@ impl Request {
             Self::Check { .. } => "check",
             Self::Gc { .. } => "gc",
             Self::Scrub(request) => request.verb(),
+            Self::Remount(_) => "mount -o remount",
             Self::Umount { .. } => "umount",
         }
     }
@@ -322,6 +327,8 @@ pub enum Response {
     Gc(Box<GcReport>),
     /// To `scrub`.
     Scrub(Box<ScrubAnswer>),
+    /// The mount has its new options, or may have them.
+    Remounted,
     /// Unmounted; everything is durable and the volume is closed.
     Unmounted,
     /// Detached and committed; the volume closes when the last open file does.

@@ -18,7 +18,7 @@ use fuser::{
 use log::warn;
 
 use super::call::{FaultLog, run};
-use super::reply::{answer, answer_entry, fitting, send_xattr};
+use super::reply::{answer, answer_change, answer_entry, fitting, send_xattr};
 use super::translate::{
     GENERATION, allocate, bare_attr, caller, dir_flags, file_attr, file_type, kind_and_perm,
     missing, open_how, opened_flags, rename_mode, seek, to_u32, xattr_mode,
@@ -143,7 +143,7 @@ impl Filesystem for Adapter {
             let new = NewMode { kind, perm, umask: kind_and_perm(umask).1 };
             vfs.mknod(node, name.as_bytes(), new, rdev, caller(req))
         });
-        answer_entry!(reply, made);
+        answer_entry!(self, "mknod", parent, reply, made);
     }
 
     fn mkdir(
@@ -162,17 +162,17 @@ impl Filesystem for Adapter {
         };
         let made = self
             .on("mkdir", parent, |vfs, node| vfs.mkdir(node, name.as_bytes(), new, caller(req)));
-        answer_entry!(reply, made);
+        answer_entry!(self, "mkdir", parent, reply, made);
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let done = self.on("unlink", parent, |vfs, node| vfs.unlink(node, name.as_bytes()));
-        answer!(reply, done, () => reply.ok());
+        answer_change!(self, "unlink", parent, reply, done, () => reply.ok());
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let done = self.on("rmdir", parent, |vfs, node| vfs.rmdir(node, name.as_bytes()));
-        answer!(reply, done, () => reply.ok());
+        answer_change!(self, "rmdir", parent, reply, done, () => reply.ok());
     }
 
     fn symlink(
@@ -187,7 +187,7 @@ impl Filesystem for Adapter {
         let made = self.on("symlink", parent, |vfs, node| {
             vfs.symlink(node, link_name.as_bytes(), target, caller(req))
         });
-        answer_entry!(reply, made);
+        answer_entry!(self, "symlink", parent, reply, made);
     }
 
     fn rename(
@@ -205,7 +205,7 @@ impl Filesystem for Adapter {
             let mode = rename_mode(flags)?;
             vfs.rename((from, name.as_bytes()), (to, newname.as_bytes()), mode)
         });
-        answer!(reply, done, () => reply.ok());
+        answer_change!(self, "rename", parent, reply, done, () => reply.ok());
     }
 
     fn link(
@@ -218,7 +218,7 @@ impl Filesystem for Adapter {
     ) {
         let made = self
             .on("link", ino, |vfs, node| vfs.link(node, node_of(newparent)?, newname.as_bytes()));
-        answer_entry!(reply, made);
+        answer_entry!(self, "link", ino, reply, made);
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -243,7 +243,7 @@ impl Filesystem for Adapter {
         let created = self.on("create", parent, |vfs, node| {
             vfs.create(node, name.as_bytes(), modes, open_how(flags), caller(req))
         });
-        answer!(reply, created, (e, opened) => {
+        answer_change!(self, "create", parent, reply, created, (e, opened) => {
             let (attr, handle) = (file_attr(&e.attr), FileHandle(opened.handle));
             reply.created(&e.ttl, &attr, GENERATION, handle, opened_flags(opened));
         });

@@ -30,6 +30,16 @@ impl Adapter {
         });
     }
 
+    /// Calls `send` at once or, where changes of names are to be durable first, when they are.
+    pub(super) fn in_time(
+        &self,
+        op: &'static str,
+        node: INodeNo,
+        send: impl FnOnce(Result<(), Errno>) + Send + 'static,
+    ) {
+        if self.vfs.syncs_names() { self.when_durable(op, node, send) } else { send(Ok(())) }
+    }
+
     /// Answers an fsync, of whatever: it is one of the whole volume.
     pub(super) fn sync(&self, op: &'static str, node: INodeNo, reply: ReplyEmpty) {
         let asked = self.on(op, node, |_, _| Ok(()));

@@ -15,16 +15,25 @@ macro_rules! answer {
     };
 }
 
-/// Sends a new name's entry, or the error.
+/// Sends the answer to a change of names: with `sync` or `dirsync`, once it is durable.
+macro_rules! answer_change {
+    ($door:ident, $op:literal, $node:ident, $reply:ident, $done:expr, $value:pat => $send:expr) => {
+        answer!($reply, $done, $value => $door.in_time($op, $node, move |durable| {
+            answer!($reply, durable, () => $send);
+        }))
+    };
+}
+
+/// As [`answer_change`], with the entry of a new name.
 macro_rules! answer_entry {
-    ($reply:ident, $result:expr) => {
-        answer!($reply, $result, e => {
+    ($door:ident, $op:literal, $node:ident, $reply:ident, $result:expr) => {
+        answer_change!($door, $op, $node, $reply, $result, e => {
             $reply.entry(&e.ttl, &file_attr(&e.attr), GENERATION);
         })
     };
 }
 
-pub(super) use {answer, answer_entry};
+pub(super) use {answer, answer_change, answer_entry};
 
 /// The value, unless the caller's buffer is too small; size 0 only asks for the length.
 pub(super) fn fitting(value: Vec<u8>, size: u32) -> Result<Vec<u8>> {

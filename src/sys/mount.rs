@@ -7,6 +7,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use super::mount_flags::MountFlags;
+
 /// The FUSE device.
 pub const FUSE_DEVICE: &str = "/dev/fuse";
 
@@ -21,6 +23,8 @@ pub struct MountEntry {
     pub fs_type: String,
     /// Source, as given when mounting.
     pub source: String,
+    /// Options of this mountpoint and of the file system, separated by commas.
+    pub options: String,
 }
 
 /// What a direct FUSE mount asks for.
@@ -30,12 +34,8 @@ pub struct FuseFlags {
     pub allow_other: bool,
     /// The kernel checks permissions.
     pub default_permissions: bool,
-    /// Device nodes work.
-    pub dev: bool,
-    /// Set-user-id bits work.
-    pub suid: bool,
-    /// No writes.
-    pub read_only: bool,
+    /// What every file system has.
+    pub generic: MountFlags,
 }
 
 /// All mounts of this process's namespace, in mount order.
@@ -65,6 +65,10 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
         mountpoint: text(4)?.into(),
         fs_type: text(dash + 1)?.into_string().ok()?,
         source: text(dash + 2)?.to_string_lossy().into_owned(),
+        options: [5, dash + 3]
+            .map(|at| fields.get(at).map_or_else(Vec::new, |f| f.to_vec()))
+            .map(|options| String::from_utf8_lossy(&options).into_owned())
+            .join(","),
     })
 }
 
@@ -110,16 +114,6 @@ pub fn mount_fuse(
             data.push_str(option);
         }
     }
-    let mut bits = 0;
-    for (wanted, bit) in [
-        (!flags.dev, libc::MS_NODEV),
-        (!flags.suid, libc::MS_NOSUID),
-        (flags.read_only, libc::MS_RDONLY),
-    ] {
-        if wanted {
-            bits |= bit;
-        }
-    }
     let source = CString::new(source)?;
     let target = CString::new(mountpoint.as_os_str().as_bytes())?;
     let fs_type = CString::new(format!("fuse.{subtype}"))?;
@@ -130,7 +124,7 @@ pub fn mount_fuse(
             source.as_ptr(),
             target.as_ptr(),
             fs_type.as_ptr(),
-            bits,
+            flags.generic.bits(),
             data.as_ptr().cast::<libc::c_void>(),
         )
     };
@@ -168,6 +162,7 @@ mod tests {
         assert_eq!(entry.mountpoint, Path::new("/mnt/with space"));
         assert_eq!(entry.fs_type, "fuse.x");
         assert_eq!(entry.source, "/a\\b");
+        assert_eq!(entry.options, "rw,noatime,rw");
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Vfs {
         if offset < OFFSET_DOT_DOT && sink(&item(self.parent(node)?, b"..", OFFSET_DOT_DOT)) {
             return Ok(true);
         }
-        let shown = node == Node::ROOT && self.options.snapdir_visible;
+        let shown = node == Node::ROOT && self.snapdir_visible;
         if !shown || offset >= OFFSET_SNAPSHOTS {
             return Ok(false);
         }

@@ -118,8 +118,13 @@ impl Mounted {
     }
 
     pub fn remount_with(&mut self, options: &[&str]) {
-        self.options = options.iter().map(|&option| option.to_owned()).collect();
+        self.next_options(options);
         self.remount();
+    }
+
+    /// Words for the command line of the next `mount`.
+    pub fn next_options(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|&option| option.to_owned()).collect();
     }
 
     /// Sends a signal and waits until the process is gone.
