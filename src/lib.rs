@@ -10,6 +10,7 @@ pub mod codec;
 pub mod config;
 pub mod control;
 pub mod cursor;
+pub mod diff;
 pub mod env;
 pub mod error;
 pub mod fuse;

@@ -14,10 +14,12 @@
 //! not ask `Meta` for another one, nor call any method of `Meta`: it would wait for itself.
 
 mod audit;
+mod changes;
 mod cursor;
 mod edit;
 #[doc(hidden)]
 pub mod fuzz;
+mod home;
 mod key;
 mod layers;
 mod lives;
@@ -37,6 +39,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 pub use audit::{Audit, ChunkRef, PASS_INODES, audit, each_reference};
+pub use changes::{Committed, Place, Span};
 pub use edit::Edit;
 pub use lives::{Life, extent_lives, snapshots};
 pub use record::{Reap, ShardRow};

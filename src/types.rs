@@ -109,6 +109,12 @@ impl Cookie {
         first.copy_from_slice(&hash.as_bytes()[..8]);
         Self((u64::from_be_bytes(first) >> 2).max(Self::FIRST.0))
     }
+
+    /// Its upper half: enough to find a name again among the millions of a directory.
+    #[must_use]
+    pub fn upper(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
 }
 
 /// A point in time: seconds since 1970 (negative before) and nanoseconds 0..10^9 after that second.
@@ -212,8 +218,11 @@ pub struct Inode {
     pub btime: Timestamp,
     /// File class of the content; [`ClassId`] of the last data written.
     pub class: ClassId,
-    /// Parent of a directory; `Ino(0)` for everything else.
+    /// Directory that holds one of its names; `Ino(0)` if that is not known. A directory has one
+    /// name, so this is its parent, always. Of other inodes it is a hint: the name may be gone.
     pub parent: Ino,
+    /// [`Cookie::upper`] of that name; 0 if it is not known.
+    pub home: u32,
     /// Symlink target; empty for everything else.
     pub target: Box<[u8]>,
 }

@@ -23,6 +23,7 @@
 mod attributes;
 mod commit;
 mod damage;
+mod diff;
 mod dirty;
 mod extent;
 mod files;
@@ -77,6 +78,7 @@ use crate::types::{
 
 use commit::{Background, CommitSignal, Frozen};
 pub use damage::{Damage, DamagedChunk, DamagedFile};
+pub use diff::TreeState;
 use files::{FileNode, FileTable};
 use garbage::Garbage;
 pub use garbage::{GarbageFacts, GcOutcome, GcProgress, GcStatus, GcTicket, MarkResult, RunResult};

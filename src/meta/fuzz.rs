@@ -53,7 +53,8 @@ pub fn golden_rows() -> Vec<Vec<u8>> {
         ctime: time,
         btime: time,
         class: ClassId(1),
-        parent: Ino(0),
+        parent: Ino(300),
+        home: 0x05dd_8bf7,
         target: b"target"[..].into(),
     };
     let versioned = |put: &dyn Fn(&mut Vec<u8>)| {

@@ -79,6 +79,11 @@ pub(super) fn range_of(ino: Ino) -> KeyRange {
     KeyRange::prefix(&inode(ino))
 }
 
+/// What the keys of `parent`'s dirents whose cookies have this upper half begin with.
+pub(super) fn dirents_home(parent: Ino, home: u32) -> Vec<u8> {
+    [&inode(parent)[..], &home.to_be_bytes()].concat()
+}
+
 /// Keys of `parent`'s dirents with a cookie above `after`.
 pub(super) fn dirents_after(parent: Ino, after: Cookie) -> KeyRange {
     let lower = match after.0.checked_add(1) {
@@ -159,17 +164,25 @@ pub(super) fn read_history(key: &[u8]) -> Parsed<(Table, &[u8], Epoch)> {
     if end > EPOCH_MAX { Err("the epoch is too large") } else { Ok((table, live, Epoch(end))) }
 }
 
-/// Epoch of a `change` key.
-pub(super) fn read_change(key: &[u8]) -> Parsed<Epoch> {
+/// Epoch, table and live key of a `change` key; the live key is not looked into.
+pub(super) fn split_change(key: &[u8]) -> Parsed<(Epoch, Table, &[u8])> {
     let mut cursor = Cursor::new(key);
     let epoch = u64::from_be_bytes(cursor.array()?);
     let tag = cursor.u8()?;
     let table = [Table::Inode, Table::Dirent].into_iter().find(|table| table.tag() == tag);
-    match table.ok_or("the table tag is unknown")? {
-        Table::Inode => read_inode(cursor.rest()).map(drop)?,
-        _ => read_dirent(cursor.rest()).map(drop)?,
+    let table = table.ok_or("the table tag is unknown")?;
+    let live = cursor.rest();
+    if epoch > EPOCH_MAX { Err("the epoch is too large") } else { Ok((Epoch(epoch), table, live)) }
+}
+
+/// Epoch of a `change` key.
+pub(super) fn read_change(key: &[u8]) -> Parsed<Epoch> {
+    let (epoch, table, live) = split_change(key)?;
+    match table {
+        Table::Inode => read_inode(live).map(drop)?,
+        _ => read_dirent(live).map(drop)?,
     }
-    if epoch > EPOCH_MAX { Err("the epoch is too large") } else { Ok(Epoch(epoch)) }
+    Ok(epoch)
 }
 
 pub(super) fn read_snapshot(key: &[u8]) -> Parsed<SnapshotId> {

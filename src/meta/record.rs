@@ -7,9 +7,9 @@
 //!
 //! | table    | value                                                                          |
 //! |----------|--------------------------------------------------------------------------------|
-//! | inode    | birth v · flags u8 (0) · kind u8 · perm v · uid v · gid v · nlink v · rdev v ·  |
-//! |          | size v · mapped v · 4 × (secs z · nanos v): atime, mtime, ctime, btime ·        |
-//! |          | class u8 · parent v · target[v]                                                |
+//! | inode    | birth v · flags u8 (1 home) · kind u8 · perm v · uid v · gid v · nlink v ·      |
+//! |          | rdev v · size v · mapped v · 4 × (secs z · nanos v): atime, mtime, ctime,       |
+//! |          | btime · class u8 · parent v · home u32 (only with flag 1) · target[v]          |
 //! | dirent   | birth v · ino v · kind u8                                                      |
 //! | extent   | birth v · chunk number v · offset in chunk v · length v                        |
 //! | xattr    | birth v · value…                                                               |
@@ -30,8 +30,9 @@ use crate::types::{
     ChunkNo, ClassId, Dirent, Epoch, Extent, FileKind, Ino, Inode, Snapshot, SnapshotId, Timestamp,
 };
 
-/// Version of an inode's fields: a field added later announces itself with a bit here.
-const INODE_FLAGS: u8 = 0;
+/// An inode's flags: a field added later announces itself with a bit. This one says that `home`
+/// follows the parent.
+const INODE_HOME: u8 = 1;
 /// A snapshot that is held.
 const SNAPSHOT_HELD: u32 = 1;
 /// A snapshot that is locked; its `until` follows the flags.
@@ -94,7 +95,7 @@ fn time(cursor: &mut Cursor<'_>) -> Parsed<Timestamp> {
 
 /// Appends an inode without its birth.
 pub(super) fn put_inode(out: &mut Vec<u8>, inode: &Inode) {
-    out.push(INODE_FLAGS);
+    out.push(if inode.home == 0 { 0 } else { INODE_HOME });
     out.push(inode.kind as u8);
     for field in [u32::from(inode.perm), inode.uid, inode.gid, inode.nlink, inode.rdev] {
         put_varint(out, u64::from(field));
@@ -106,6 +107,9 @@ pub(super) fn put_inode(out: &mut Vec<u8>, inode: &Inode) {
     }
     out.push(inode.class.0);
     put_varint(out, inode.parent.0);
+    if inode.home != 0 {
+        out.extend_from_slice(&inode.home.to_be_bytes());
+    }
     put_varint(out, inode.target.len() as u64);
     out.extend_from_slice(&inode.target);
 }
@@ -113,7 +117,8 @@ pub(super) fn put_inode(out: &mut Vec<u8>, inode: &Inode) {
 /// Reads what [`put_inode`] wrote.
 pub(super) fn inode(payload: &[u8]) -> Parsed<Inode> {
     let mut c = Cursor::new(payload);
-    if c.u8()? != INODE_FLAGS {
+    let flags = c.u8()?;
+    if flags & !INODE_HOME != 0 {
         return Err("an inode flag is unknown");
     }
     let inode = Inode {
@@ -134,6 +139,13 @@ pub(super) fn inode(payload: &[u8]) -> Parsed<Inode> {
         btime: time(&mut c)?,
         class: ClassId(c.u8()?),
         parent: Ino(c.varint()?),
+        home: match flags & INODE_HOME {
+            0 => 0,
+            _ => match u32::from_be_bytes(c.array()?) {
+                0 => return Err("the home is 0"),
+                home => home,
+            },
+        },
         target: match c.varint()? {
             len if len <= TARGET_BYTES_MAX as u64 => c.bytes(len)?.into(),
             _ => return Err("the link target is too long"),

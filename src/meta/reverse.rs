@@ -9,8 +9,7 @@ use std::ops::ControlFlow;
 
 use super::layers::Layers;
 use super::overlay::Overlay;
-use super::versions::{self, Versions};
-use super::{damaged, key, record};
+use super::{damaged, home, key, record, versions};
 use crate::error::Result;
 use crate::kv::{KeyRange, Kv, Order, Table};
 use crate::limits::EPOCH_MAX;
@@ -59,7 +58,7 @@ pub struct Reverse<'a> {
 }
 
 /// Names of inodes: the directory each is in, and the name there.
-type Names = HashMap<Ino, Vec<(Ino, Box<[u8]>)>>;
+pub(super) type Names = HashMap<Ino, Vec<(Ino, Box<[u8]>)>>;
 
 impl<'a> Reverse<'a> {
     /// Asks the tables in `kv`, best a snapshot of them.
@@ -125,7 +124,7 @@ impl<'a> Reverse<'a> {
     }
 
     /// One pass over all entries, and one over old ones if a snapshot is asked about.
-    fn names(&self, wanted: &HashMap<Ino, At>) -> Result<Names> {
+    pub(super) fn names(&self, wanted: &HashMap<Ino, At>) -> Result<Names> {
         let mut names = Names::new();
         let mut note = |ino, parent, name: &[u8]| {
             let links: &mut Vec<_> = names.entry(ino).or_default();
@@ -203,15 +202,8 @@ impl<'a> Reverse<'a> {
             return Ok(None);
         };
         let inode = record::inode(&row).map_err(|why| damaged(Table::Inode, &key, why))?;
-        for row in Versions::scan(self.layers(), at, Table::Dirent, &key::range_of(inode.parent)) {
-            let (key, payload) = row?;
-            let why = |why| damaged(Table::Dirent, &key, why);
-            if record::dirent(&payload).map_err(why)?.ino == dir {
-                let (parent, _, name) = key::read_dirent(&key).map_err(why)?;
-                return Ok(Some((parent, name.into())));
-            }
-        }
-        Ok(None)
+        // Its name is one read away; a whole directory is read only for inodes without a home.
+        home::name_of(self.layers(), at, dir, &inode)
     }
 }
 

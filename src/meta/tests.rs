@@ -30,6 +30,7 @@ fn sample_inode(size: u64) -> Inode {
         btime: time(1_700_000_000, 5),
         class: ClassId(7),
         parent: Ino(300),
+        home: 0x05dd_8bf7,
         target: (*b"to").into(),
     }
 }
@@ -180,12 +181,17 @@ fn records_have_these_bytes() {
     let inode = sample_inode(300);
     let bytes = encoded(|out| record::put_inode(out, &inode));
     let golden = [
-        0, 3, 0xff, 0x1f, 0xe8, 7, 100, 2, 0x81, 0x10, 0xac, 2, 0xc8, 1, // fixed fields
+        1, 3, 0xff, 0x1f, 0xe8, 7, 100, 2, 0x81, 0x10, 0xac, 2, 0xc8, 1, // fixed fields
         1, 0xff, 0x93, 0xeb, 0xdc, 3, 2, 0, 4, 1, 0x80, 0xc4, 0x9f, 0xd5, 0xc, 5, // times
-        7, 0xac, 2, 2, b't', b'o',
+        7, 0xac, 2, 0x05, 0xdd, 0x8b, 0xf7, 2, b't', b'o',
     ];
     assert_eq!(bytes, golden);
-    assert_eq!(record::inode(&bytes), Ok(inode));
+    assert_eq!(record::inode(&bytes), Ok(inode.clone()));
+    // As it was before an inode knew its home.
+    let homeless = [&[0][..], &golden[1..33], &golden[37..]].concat();
+    let inode = Inode { home: 0, ..inode };
+    assert_eq!(encoded(|out| record::put_inode(out, &inode)), homeless);
+    assert_eq!(record::inode(&homeless), Ok(inode));
 
     let dirent = Dirent { ino: Ino(300), kind: FileKind::Directory };
     let bytes = encoded(|out| record::put_dirent(out, dirent));
@@ -256,11 +262,15 @@ fn values_out_of_bounds_are_refused() {
         bytes[at] = byte;
         record::inode(&bytes)
     };
-    assert_eq!(patched(0, 1), Err("an inode flag is unknown"));
+    assert_eq!(patched(0, 2), Err("an inode flag is unknown"));
+    assert_eq!(patched(0, 3), Err("an inode flag is unknown"));
     assert_eq!(patched(1, 8), Err("the file kind is unknown"));
     assert_eq!(patched(3, 0x20), Err("the permissions are invalid"));
     assert_eq!(patched(16, 0x94), Err("a time is invalid"));
-    assert_eq!(patched(33, 3), Err("it ends too early"));
+    assert_eq!(patched(37, 3), Err("it ends too early"));
+    let mut bytes = encoded(|out| record::put_inode(out, &sample_inode(300)));
+    bytes[33..37].fill(0);
+    assert_eq!(record::inode(&bytes), Err("the home is 0"));
     let huge = encoded(|out| record::put_inode(out, &sample_inode(1 << 63)));
     assert_eq!(record::inode(&huge), Err("the size is too large"));
     assert!(record::dirent(&[1, 0]).is_err());

@@ -203,7 +203,7 @@ impl Volume {
                 return Err(Error::Exists { what: "entry".to_owned() });
             }
             let ino = self.next_ino()?;
-            let inode = new_inode(new, parent, now);
+            let inode = new_inode(new, parent, name, now);
             edit.put_inode(ino, &inode)?;
             for (key, value) in &new.xattrs {
                 edit.put_xattr(ino, key, value)?;
@@ -241,6 +241,8 @@ impl Volume {
             }
             inode.nlink += 1;
             inode.ctime = now;
+            // The newest name most likely outlives the others: whoever links and unlinks, moves.
+            settle(&mut inode, parent, name);
             edit.put_inode(ino, &inode)?;
             edit.put_dirent(parent, name, Dirent { ino, kind: inode.kind })?;
             touch_directory(edit, parent, now, 0)?;
@@ -391,7 +393,7 @@ fn damage_in(view: &View<'_>, at: At, dir: Ino) -> Option<Error> {
     }
 }
 
-fn new_inode(new: &NewInode<'_>, parent: Ino, now: Timestamp) -> Inode {
+fn new_inode(new: &NewInode<'_>, parent: Ino, name: &[u8], now: Timestamp) -> Inode {
     let is_dir = new.kind == FileKind::Directory;
     Inode {
         kind: new.kind,
@@ -407,7 +409,8 @@ fn new_inode(new: &NewInode<'_>, parent: Ino, now: Timestamp) -> Inode {
         ctime: now,
         btime: now,
         class: crate::types::ClassId(0),
-        parent: if is_dir { parent } else { Ino(0) },
+        parent,
+        home: Cookie::of(name).upper(),
         target: new.target.into(),
     }
 }
@@ -423,7 +426,7 @@ pub(super) fn root_inode(now: Timestamp, uid: u32, gid: u32) -> Inode {
         target: b"",
         xattrs: Vec::new(),
     };
-    new_inode(&new, Ino::ROOT, now)
+    Inode { home: 0, ..new_inode(&new, Ino::ROOT, b"", now) }
 }
 
 /// A directory must not move below itself.
@@ -453,6 +456,12 @@ fn check_replace(view: &View<'_>, source: &Dirent, replaced: &Dirent) -> Result<
     }
 }
 
+/// Notes in an inode where it is found by name.
+fn settle(inode: &mut Inode, parent: Ino, name: &[u8]) {
+    inode.parent = parent;
+    inode.home = Cookie::of(name).upper();
+}
+
 /// Enters `what` under a new name.
 fn place(
     edit: &mut Edit<'_>,
@@ -462,9 +471,7 @@ fn place(
 ) -> Result<()> {
     let (entry, mut inode) = what;
     inode.ctime = now;
-    if entry.kind == FileKind::Directory {
-        inode.parent = to.0;
-    }
+    settle(&mut inode, to.0, to.1);
     edit.put_inode(entry.ino, &inode)?;
     edit.put_dirent(to.0, to.1, entry)
 }

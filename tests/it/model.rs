@@ -7,6 +7,7 @@
 //!
 //! Case N is replayed by `STRATAFS_MODEL_SEED=N`; `STRATAFS_MODEL_CASES` sets how many follow.
 
+mod differences;
 pub mod ops;
 mod pair;
 pub mod tree;
@@ -50,6 +51,7 @@ fn run(ops: &[Op]) {
         }
     }
     pair.assert_same_everywhere();
+    pair.assert_same_differences();
     pair.assert_sound();
 }
 

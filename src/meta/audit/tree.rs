@@ -20,6 +20,7 @@ struct Named {
     names: u32,
     kind: u8,
     parent: u64,
+    home: u32,
     /// Entries in it that are directories; `None` if it has no entries.
     subdirs: Option<u32>,
 }
@@ -87,15 +88,15 @@ impl Tree<'_> {
             let Some((key, value)) = self.audit.row(row) else { break };
             let read = key::read_dirent(&key).and_then(|(parent, cookie, name)| {
                 let (birth, payload) = record::split_birth(&value)?;
-                Ok((parent, cookie == Cookie::of(name), birth, record::dirent(payload)?))
+                Ok(((parent, cookie), cookie == Cookie::of(name), birth, record::dirent(payload)?))
             });
             match read {
-                Ok((parent, right_cookie, birth, dirent)) => {
+                Ok(((parent, cookie), right_cookie, birth, dirent)) => {
                     if is_first {
                         self.audit.dirents += 1;
                         self.entry(parent, right_cookie, birth);
                     }
-                    self.count(&pass, parent, dirent);
+                    self.count(&pass, (parent, cookie), dirent);
                 }
                 Err(why) if is_first => {
                     self.audit.dirents += 1;
@@ -116,12 +117,18 @@ impl Tree<'_> {
         }
     }
 
-    fn count(&mut self, pass: &std::ops::RangeInclusive<u64>, parent: Ino, dirent: Dirent) {
+    fn count(
+        &mut self,
+        pass: &std::ops::RangeInclusive<u64>,
+        (parent, cookie): (Ino, Cookie),
+        dirent: Dirent,
+    ) {
         if pass.contains(&dirent.ino.0) {
             let seen = self.named.entry(dirent.ino.0).or_default();
             let mixed = seen.names > 0 && seen.kind != dirent.kind as u8;
             seen.names = seen.names.saturating_add(1);
             (seen.kind, seen.parent) = (dirent.kind as u8, parent.0);
+            seen.home = cookie.upper();
             if mixed {
                 self.problem(format!("Inode {} has entries of different kinds", dirent.ino));
             }
@@ -236,6 +243,8 @@ impl Tree<'_> {
         }
         if ino != Ino::ROOT && named.parent != inode.parent.0 {
             self.problem(format!("Directory {ino} names a wrong parent"));
+        } else if inode.home != 0 && named.home != inode.home {
+            self.problem(format!("Directory {ino} names a wrong place in its parent"));
         }
         self.reach(ino)
     }

@@ -201,6 +201,7 @@ fn inode(kind: FileKind, bytes: u64, parent: Ino) -> Inode {
         btime: time,
         class: ClassId(0),
         parent,
+        home: 0,
         target: Box::default(),
     }
 }

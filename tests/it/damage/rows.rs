@@ -58,9 +58,11 @@ impl Tables {
     /// Changes the varints of a row; those of a value that begins with them.
     fn change(&self, table: Table, key: &[u8], change: impl FnOnce(&mut Vec<u64>)) {
         let value = self.kv.get(table, key).unwrap().unwrap();
-        let mut numbers = varints(&value);
+        // An inode's numbers end with its home, four bytes, and an empty target.
+        let end = value.len() - if table == Table::Inode { 5 } else { 0 };
+        let mut numbers = varints(&value[..end]);
         change(&mut numbers);
-        self.put(table, key.to_vec(), encode(&numbers));
+        self.put(table, key.to_vec(), [&encode(&numbers), &value[end..]].concat());
     }
 
     /// Changes the varints of a container row, which follow state and class.
@@ -249,14 +251,25 @@ const PLANTS: &[Plant] = &[
         &["names a wrong parent"],
     ),
     (
+        "a directory at another place than it says",
+        |t, _| {
+            let key = t.dir.to_be_bytes();
+            let mut value = t.kv.get(Table::Inode, &key).unwrap().unwrap();
+            let home = value.len() - 2;
+            value[home] ^= 1;
+            t.put(Table::Inode, key.to_vec(), value);
+        },
+        &["names a wrong place in its parent"],
+    ),
+    (
         "a circle of directories",
         |t, _| {
-            // `/src` lies in itself; its row ends with class, parent and an empty target.
+            // `/src` lies in itself; the parent is the last number of its row.
             let (key, value) = t.dirent_of(t.dir);
             t.delete(Table::Dirent, &key);
             t.put(Table::Dirent, Tables::dirent_key(t.dir, b"src"), value);
             t.change(Table::Inode, &t.dir.to_be_bytes(), |n| {
-                let parent = n.len() - 2;
+                let parent = n.len() - 1;
                 n[parent] = t.dir;
                 n[NLINK] += 1;
             });

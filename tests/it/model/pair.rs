@@ -409,6 +409,11 @@ impl Pair {
         self.volume.assert_sound();
     }
 
+    /// Any two states of the tree differ as two full walks say.
+    pub fn assert_same_differences(&self) {
+        super::differences::assert_same(&self.volume);
+    }
+
     /// The live tree, every snapshot, and what is held open.
     pub fn assert_same_everywhere(&self) {
         self.assert_same_tree(At::Live, &self.tree);

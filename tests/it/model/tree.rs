@@ -28,6 +28,7 @@ pub struct Node {
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     pub content: Arc<Vec<u8>>,
     pub entries: BTreeMap<Vec<u8>, Ino>,
+    /// The directory of its newest name.
     pub parent: Ino,
     /// Time of the last change of content, when a test has set it and nothing changed since.
     pub mtime_secs: Option<i64>,
@@ -46,7 +47,7 @@ impl Node {
             xattrs: BTreeMap::new(),
             content: Arc::default(),
             entries: BTreeMap::new(),
-            parent: if is_dir { parent } else { Ino(0) },
+            parent,
             mtime_secs: None,
         }
     }
@@ -149,7 +150,8 @@ impl Tree {
             return Err(vec![ENOENT]);
         }
         self.check_free(dir, name)?;
-        self.node_mut(ino).nlink += 1;
+        let node = self.node_mut(ino);
+        (node.nlink, node.parent) = (node.nlink + 1, dir);
         self.node_mut(dir).entries.insert(name.to_vec(), ino);
         self.touch(dir);
         Ok(())
@@ -256,8 +258,8 @@ impl Tree {
         if self.node(ino).is_dir() {
             self.node_mut(old).nlink -= 1;
             self.node_mut(dir).nlink += 1;
-            self.node_mut(ino).parent = dir;
         }
+        self.node_mut(ino).parent = dir;
         self.touch(old);
         self.touch(dir);
     }
