@@ -316,6 +316,7 @@ main() {
     trap "exit 143" TERM
     : >"$out.tsv"
     prepare_sources
+    # shellcheck disable=SC2206 # Words without spaces.
     local order=($targets)
     for round in $(seq "$rounds"); do
         local name

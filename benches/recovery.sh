@@ -47,6 +47,7 @@ kill_mounted() {
     [ -n "$pid" ] || return 0
     kill -9 "$pid" 2>/dev/null || true
     # A process that nobody waits for stays as a zombie; it is gone when its last thread is.
+    # shellcheck disable=SC2012 # Their names are numbers.
     while [ -d "/proc/$pid" ] &&
         ! { grep -qs '^State:.Z' "/proc/$pid/status" && [ "$(ls "/proc/$pid/task" | wc -l)" -le 1 ]; }; do
         sleep 0.01

@@ -61,7 +61,7 @@ take() {
 }
 
 heading "Tools"
-install_packages
+install_packages build
 find_rust
 find_fuse
 

@@ -3,6 +3,7 @@
 # Sourced, never run. Expects `set -euo pipefail` and REPO, the repository's root.
 
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/stratafs/target}"
+# shellcheck disable=SC2034 # Those who source this use it.
 STRATAFS="$CARGO_TARGET_DIR/release/stratafs"
 
 # Prints a heading with the seconds since the script began.
@@ -54,6 +55,9 @@ setcap         libcap2-bin
 kill           procps
 chattr         e2fsprogs
 losetup        mount
+findmnt        util-linux
+flock          util-linux
+shellcheck     shellcheck
 groff          groff-base
 /usr/share/zoneinfo/Europe/Vienna  tzdata
 NEEDS

@@ -27,6 +27,13 @@ trap 'exit 143' TERM
 heading "Format"
 cargo fmt --check
 
+heading "Scripts (shellcheck)"
+git ls-files | while IFS= read -r file; do
+    if head -n 1 -- "$file" | grep -aqE '^#!.*\b(bash|sh)$|^# shellcheck shell='; then
+        printf '%s\0' "$file"
+    fi
+done | xargs -0 shellcheck
+
 heading "House rules (tests/tidy)"
 # Straight through rustc: it needs no dependency, so it answers before RocksDB is compiled.
 rustc --test --edition 2024 tests/tidy/main.rs -o "$SCRATCH/tidy"

@@ -15,6 +15,7 @@ mod mount;
 mod mount_options;
 mod mounted;
 mod mountpoint;
+mod notify;
 mod output;
 mod rebuild;
 mod remount;

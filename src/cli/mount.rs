@@ -15,6 +15,7 @@ use super::logging::{Held, LOG_NAME, Talk, held, to_stderr};
 use super::mount_options::Choices;
 use super::mounted::{Job, Watch, run};
 use super::mountpoint::absolute;
+use super::notify;
 use crate::error::{Error, Result};
 use crate::sys::mount::effective_ids;
 use crate::sys::process::{close_inherited_files, new_session, take_stdout};
@@ -68,16 +69,25 @@ pub(super) fn only_look(args: &MountArgs) -> Result<()> {
 /// Why it cannot be mounted, or what its last commit failed with.
 pub(super) fn in_foreground(args: &MountArgs, global: &Global) -> Result<()> {
     to_stderr(global, Talk::Mount);
-    run(&job(args, false)?, &mut Foreground)
+    let place = absolute(&args.mountpoint);
+    run(&job(args, false)?, &mut Foreground { place })
 }
 
-struct Foreground;
+/// A service manager may be waiting for it.
+struct Foreground {
+    place: PathBuf,
+}
 
 impl Watch for Foreground {
     fn opened(&mut self, _dir: &Path) {}
 
     fn ready(&mut self) -> Result<()> {
+        notify::ready(&format!("Mounted on {}", self.place.display()));
         Ok(())
+    }
+
+    fn ending(&mut self) {
+        notify::stopping(&format!("Unmounting {}; the last commit follows", self.place.display()));
     }
 }
 
@@ -173,4 +183,6 @@ impl Watch for Background {
             what: "The command that started the mount was interrupted".to_owned(),
         })
     }
+
+    fn ending(&mut self) {}
 }

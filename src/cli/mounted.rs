@@ -49,6 +49,8 @@ pub(super) trait Watch {
     /// # Errors
     /// Whatever stopped the message.
     fn ready(&mut self) -> Result<()>;
+    /// Somebody ended it; the last commit is to come. May be told more than once.
+    fn ending(&mut self);
 }
 
 enum Event {
@@ -257,7 +259,8 @@ impl Live {
             log::warn!("Unused space does not come back by itself error={error}");
             None
         });
-        let session = wait_for_end(&receiver, &self.mounted, volume);
+        let session = wait_for_end(&receiver, &self.mounted, volume, watch);
+        watch.ending();
         log::info!("Session ended, last commit begins");
         self.ending.begin();
         // No gc may hold up the end, neither ours nor one that a client asked for.
@@ -313,7 +316,12 @@ fn watch_signals(signals: Signals, background: bool, events: Sender<Event>) -> R
 
 /// Returns when the session is over. The first signal unmounts, files still open or not; the
 /// second one stops waiting for those who have files open.
-fn wait_for_end(events: &Receiver<Event>, mounted: &Mounted, volume: &Volume) -> Result<()> {
+fn wait_for_end(
+    events: &Receiver<Event>,
+    mounted: &Mounted,
+    volume: &Volume,
+    watch: &mut dyn Watch,
+) -> Result<()> {
     let mut signals = 0;
     loop {
         match events.recv() {
@@ -326,6 +334,7 @@ fn wait_for_end(events: &Receiver<Event>, mounted: &Mounted, volume: &Volume) ->
             Ok(Event::Signal(signal)) if signals == 0 => {
                 signals += 1;
                 log::info!("Signal received, unmounting signal={signal:?}");
+                watch.ending();
                 unmount_patiently(mounted);
                 // With files still open the session goes on; what is there now is safe already.
                 if let Err(error) = volume.commit() {

@@ -9,6 +9,7 @@ mod cli;
 mod crash;
 mod damage;
 mod fuzz;
+mod install;
 mod media;
 mod model;
 mod mounted;

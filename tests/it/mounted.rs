@@ -2,6 +2,7 @@
 
 mod apps;
 mod away;
+mod backup;
 mod commands;
 mod copying;
 mod daily;
@@ -18,6 +19,7 @@ mod remount;
 mod retention;
 mod rsync;
 mod scrub;
+mod service;
 mod snapdir;
 mod sqlite;
 mod sync;
