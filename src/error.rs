@@ -51,6 +51,9 @@ pub enum Error {
         /// The bound.
         max: u64,
     },
+    /// More virtual directories in use than memory is set aside for.
+    #[error("Too many virtual directories are in use; close some")]
+    TooManyVirtual,
     /// A file beyond `FILE_BYTES_MAX`.
     #[error("File is too large")]
     FileTooLarge,
@@ -254,7 +257,7 @@ impl Error {
             Self::IsDirectory => libc::EISDIR,
             Self::NameTooLong { .. } => libc::ENAMETOOLONG,
             Self::TooManyLinks => libc::EMLINK,
-            Self::TooManyOpen { .. } => libc::ENFILE,
+            Self::TooManyOpen { .. } | Self::TooManyVirtual => libc::ENFILE,
             Self::FileTooLarge => libc::EFBIG,
             Self::Invalid { .. } | Self::Config { .. } => libc::EINVAL,
             Self::Unsupported { .. } => libc::EOPNOTSUPP,

@@ -10,6 +10,7 @@
 mod adapter;
 mod call;
 mod durable;
+mod forgetting;
 mod handshake;
 mod precheck;
 mod reply;

@@ -17,8 +17,13 @@ pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 
 /// Inode numbers stay below 2^40: the upper 23 bits of a 63-bit number name the snapshot.
 pub const INO_BITS: u32 = 40;
-/// Largest snapshot number; the value above it marks the `.snapshots` directories.
-pub const SNAPSHOT_ID_MAX: u32 = (1 << 23) - 2;
+/// Largest snapshot number; the 16 values above it mark nodes that are no inode's.
+pub const SNAPSHOT_ID_MAX: u32 = (1 << 23) - 17;
+/// Memory of the virtual directories that the kernel knows by number: some 10,000. From half of it
+/// on the kernel is asked to forget those that nobody uses, so this bounds those in use.
+pub const VIRTUAL_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Most extents compared to tell the versions of one name apart; beyond that their times decide.
+pub const COMPARED_EXTENTS_MAX: usize = 1_000_000;
 /// Most snapshots at a time: their records are kept in memory.
 pub const SNAPSHOTS_MAX: usize = 65_536;
 /// Epochs stay below 2^56, so the first byte of a big-endian epoch is 0 and ends a name.

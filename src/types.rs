@@ -47,7 +47,7 @@ number!(
     Txg(u64)
 );
 number!(
-    /// Number of a snapshot, 1..2^23 - 1. Never reused.
+    /// Number of a snapshot, 1..=2^23 - 17. Never reused.
     SnapshotId(u32)
 );
 

@@ -8,7 +8,9 @@
 //!
 //! **Snapshots in the tree.** Every live directory D has a hidden directory `.snapshots` that lists
 //! the snapshots in which D was a directory; `.snapshots/NAME` is D as it was then. `mkdir`,
-//! `rmdir` and `rename` in there make, delete and rename snapshots of the whole volume.
+//! `rmdir` and `rename` in there make, delete and rename snapshots of the whole volume. `.latest`
+//! in there is a link to the newest, `.gmt` lists them by second. `D/.history/NAME/` shows the
+//! contents that a name had. All of that is found by lookup only; listings do not show it.
 //!
 //! **How long answers hold.** The kernel may keep them for [`TTL_LONG`], since every change of the
 //! live tree comes through it and snapshots do not change. What the command line can change behind
@@ -18,10 +20,13 @@ mod acl;
 mod attrs;
 mod dirs;
 mod files;
+mod gmt;
 mod handles;
+mod history;
 mod names;
 mod node;
 mod snapdir;
+mod virtuals;
 mod xattrs;
 
 use std::sync::Arc;
@@ -29,15 +34,20 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use self::handles::Handles;
+use self::virtuals::{Thing, Virtuals};
 use crate::error::{Error, Result};
-use crate::stats::Stats;
+use crate::limits::VIRTUAL_BYTES_MAX;
+use crate::stats::{MemoryUse, Stats};
 use crate::types::{At, FileKind, Ino, SnapshotId, Timestamp};
 use crate::volume::{SetTime, Stat, Volume};
 
 pub use self::dirs::DirItem;
+pub use self::dirs::Sink;
 pub use self::files::{Allocate, OpenHow, Opened};
+pub use self::gmt::GMT_DIR_NAME;
+pub use self::history::HISTORY_NAME;
 pub use self::node::Node;
-pub use self::snapdir::SNAPSHOTS_NAME;
+pub use self::snapdir::{LATEST_NAME, SNAPSHOTS_NAME};
 pub use self::xattrs::VOLUME_XATTR;
 
 /// How long the kernel may keep what only it can change. Forever would be right; an hour heals
@@ -54,6 +64,8 @@ pub struct VfsOptions {
     pub read_only: bool,
     /// Whoever serves the kernel answers changes of names when they are durable.
     pub sync_names: bool,
+    /// Show no `.history` beside the names of the live tree, only in `.snapshots`.
+    pub no_history: bool,
 }
 
 /// Who asks.
@@ -169,21 +181,30 @@ pub const BLOCK_BYTES: u32 = 4096;
 pub struct Vfs {
     volume: Arc<Volume>,
     snapdir_visible: bool,
+    no_history: bool,
     read_only: AtomicBool,
     sync_names: AtomicBool,
     handles: Handles,
+    virtuals: Arc<Virtuals>,
 }
 
 impl Vfs {
     /// Shows `volume`.
     #[must_use]
     pub fn new(volume: Arc<Volume>, options: VfsOptions) -> Self {
+        let virtuals = Arc::<Virtuals>::default();
+        let held = Arc::clone(&virtuals);
+        volume.stats().holders.announce("virtual_nodes", move || {
+            MemoryUse::new(held.bytes(), VIRTUAL_BYTES_MAX, "fixed")
+        });
         Self {
             volume,
             snapdir_visible: options.snapdir_visible,
             read_only: AtomicBool::new(options.read_only),
             sync_names: AtomicBool::new(options.sync_names),
+            no_history: options.no_history,
             handles: Handles::default(),
+            virtuals,
         }
     }
 
@@ -226,12 +247,49 @@ impl Vfs {
             }
             Node::Live(_) | Node::Snap(..) => {
                 let (at, dir) = self.place(parent)?;
-                let found = self.volume.lookup(at, dir, name)?;
-                Ok(found.map_or(Lookup::Missing(TTL_LONG), |stat| {
-                    Lookup::Found(entry(sibling(parent, stat.ino), &stat))
-                }))
+                match self.volume.lookup(at, dir, name)? {
+                    Some(stat) => Ok(Lookup::Found(entry(sibling(parent, stat.ino), &stat))),
+                    None => self.beside(parent, dir, name),
+                }
             }
+            Node::GmtDir(dir) => self.gmt_lookup(dir, name),
+            Node::PastDir(dir) => self.past_name_lookup(dir, name),
+            Node::Latest(..) => Err(Error::NotDirectory),
+            Node::Virtual(number) => match &*self.virtuals.get(number)? {
+                Thing::Past { dir, name: of } => self.version_lookup(*dir, of, name),
+            },
         }
+    }
+
+    /// What a directory shows besides its entries. Real entries come first: a tree that has such
+    /// names can be kept here.
+    fn beside(&self, parent: Node, dir: Ino, name: &[u8]) -> Result<Lookup> {
+        match parent {
+            Node::Live(_) if name == HISTORY_NAME && self.no_history => {}
+            _ if name == HISTORY_NAME => return self.past_dir_lookup(dir),
+            Node::Live(_) if gmt::parse(name).is_some() => return self.gmt_lookup(dir, name),
+            _ => {}
+        }
+        Ok(Lookup::Missing(TTL_LONG))
+    }
+
+    /// The kernel takes back `lookups` of a node. Only virtual ones are counted.
+    pub fn forget(&self, node: Node, lookups: u64) {
+        if let Node::Virtual(number) = node {
+            self.virtuals.forget(number, lookups);
+        }
+    }
+
+    /// True if the kernel should be asked to let go of virtual nodes.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.virtuals.bytes() > VIRTUAL_BYTES_MAX / 2
+    }
+
+    /// The older half of the virtual nodes the kernel knows: in which directory, by which name.
+    #[must_use]
+    pub fn to_let_go(&self) -> Vec<(Node, Box<[u8]>)> {
+        self.virtuals.older_half().iter().map(|thing| thing.found_at()).collect()
     }
 
     /// Target of a symlink.
@@ -239,6 +297,9 @@ impl Vfs {
     /// # Errors
     /// `Invalid` if it is none; `NotFound`, `Stale`; faults.
     pub fn readlink(&self, node: Node) -> Result<Box<[u8]>> {
+        if let Node::Latest(id, _) = node {
+            return self.latest_target(id);
+        }
         let (at, ino) = self.place(node)?;
         let inode = self.volume.stat(at, ino)?.inode;
         match inode.kind {
@@ -268,12 +329,15 @@ impl Vfs {
         self.volume.commit_then(told);
     }
 
-    /// State and inode behind a node that is not a `.snapshots` directory.
+    /// State and inode behind a node that is an inode's.
     fn place(&self, node: Node) -> Result<(At, Ino)> {
         match node {
             Node::Live(ino) => Ok((At::Live, ino)),
             Node::Snap(id, ino) => Ok((self.at_snapshot(id)?, ino)),
-            Node::SnapDir(_) => Err(Error::IsDirectory),
+            Node::Latest(..) => Err(Error::invalid("A link has no data")),
+            Node::SnapDir(_) | Node::GmtDir(_) | Node::PastDir(_) | Node::Virtual(_) => {
+                Err(Error::IsDirectory)
+            }
         }
     }
 
@@ -290,7 +354,8 @@ impl Vfs {
                 Err(Error::ReadOnly { what: "the volume is mounted read-only".to_owned() })
             }
             Node::Live(ino) => Ok(ino),
-            Node::SnapDir(_) => Err(reserved()),
+            Node::SnapDir(_) | Node::GmtDir(_) | Node::Latest(..) => Err(reserved()),
+            Node::PastDir(_) | Node::Virtual(_) => Err(only_shown()),
         }
     }
 
@@ -303,17 +368,25 @@ impl Vfs {
     }
 }
 
-/// The node of `ino` in the tree that `node` is in. `node` is no `.snapshots` directory.
+/// The node of `ino` in the tree that `node`, an inode's, is in.
 fn sibling(node: Node, ino: Ino) -> Node {
     match node {
         Node::Snap(id, _) => Node::Snap(id, ino),
-        Node::Live(_) | Node::SnapDir(_) => Node::Live(ino),
+        _ => Node::Live(ino),
     }
 }
 
 fn reserved() -> Error {
     Error::NotPermitted {
         what: "Only snapshots can be made, renamed and deleted in .snapshots".to_owned(),
+    }
+}
+
+fn only_shown() -> Error {
+    Error::NotPermitted {
+        what: "This directory only shows what was; to keep entries named .history where \
+               snapshots are, mount with -o history=off"
+            .to_owned(),
     }
 }
 

@@ -170,6 +170,7 @@ Mount options (-o, separated by commas; the last one counts):
   exec, noexec                  programs on it can be started, or not
   sync, dirsync                 what returns is durable: all changes, those of names
   snapdir=visible|hidden        show .snapshots in listings (default: hidden)
+  history=on|off                show .history beside names of the live tree (default: on)
   nonempty                      allow a mountpoint that is not empty
   threads=N                     threads that serve the kernel, 1 to 64
   fsname=NAME                   what mount(8) and df show as source (default: the volume)

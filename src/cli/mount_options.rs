@@ -41,6 +41,8 @@ pub(super) struct Choices {
     pub(super) default_permissions: bool,
     pub(super) nonempty: bool,
     pub(super) snapdir_visible: bool,
+    /// No `.history` beside the names of the live tree.
+    pub(super) no_history: bool,
     /// 0: as many as `fuse` thinks right.
     pub(super) threads: usize,
     /// The source that the system shows; the volume directory unless given.
@@ -57,6 +59,7 @@ impl Choices {
             default_permissions: true,
             nonempty: false,
             snapdir_visible: false,
+            no_history: false,
             threads: 0,
             fs_name: None,
         }
@@ -87,6 +90,9 @@ impl Choices {
             Some(("snapdir", value)) => {
                 return Err(bad_value("snapdir", value, "visible or hidden"));
             }
+            Some(("history", "on")) => self.no_history = false,
+            Some(("history", "off")) => self.no_history = true,
+            Some(("history", value)) => return Err(bad_value("history", value, "on or off")),
             Some(("threads", value)) => {
                 self.threads = value
                     .parse()
@@ -216,7 +222,9 @@ mod tests {
             assert!(error.to_string().contains(option), "{error}");
             assert_eq!(error.exit_code(), 1);
         }
-        for option in ["fsname=", "threads=0", "threads=65", "threads=x", "snapdir=maybe"] {
+        for option in
+            ["fsname=", "threads=0", "threads=65", "threads=x", "snapdir=maybe", "history=x"]
+        {
             let error = parse(&[option]).unwrap_err().to_string();
             assert!(error.contains(option.split('=').next().unwrap()), "{error}");
         }

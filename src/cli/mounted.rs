@@ -83,7 +83,7 @@ pub(super) fn run(job: &Job, watch: &mut dyn Watch) -> Result<()> {
         // Nothing may keep the directory busy that the user happened to stand in.
         let _ = std::env::set_current_dir("/");
     }
-    let outcome = match start(&volume, &mount_options, job.choices.snapdir_visible) {
+    let outcome = match start(&volume, &mount_options, &job.choices) {
         Ok(live) => live.serve(&volume, signals, job.background, watch),
         Err(error) => {
             log::error!("Mount failed error={error}");
@@ -169,14 +169,15 @@ fn mount_options(job: &Job, dir: &Path) -> MountOptions {
     }
 }
 
-fn start(volume: &Arc<Volume>, options: &MountOptions, snapdir_visible: bool) -> Result<Live> {
+fn start(volume: &Arc<Volume>, options: &MountOptions, choices: &Choices) -> Result<Live> {
     let mountpoint = &options.mountpoint;
     for shard in volume.shard_list()? {
         apart(mountpoint, Path::new(&shard.path), "the shard directory")?;
     }
     let generic = options.generic;
     let vfs_options = VfsOptions {
-        snapdir_visible,
+        snapdir_visible: choices.snapdir_visible,
+        no_history: choices.no_history,
         read_only: generic.has("ro"),
         sync_names: generic.has("sync") || generic.has("dirsync"),
     };

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +16,6 @@ use fuser::{
     ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
     Request, TimeOrNow, WriteFlags,
 };
-use log::warn;
 
 use super::call::{FaultLog, run};
 use super::reply::{answer, answer_change, answer_entry, fitting, send_xattr};
@@ -34,13 +34,14 @@ use crate::vfs::{BLOCK_BYTES, Lookup, NewMode, Node, SetAttr, Vfs};
 pub(super) struct Adapter {
     pub(super) vfs: Arc<Vfs>,
     /// Set once the session exists, before its first request.
-    notifier: Arc<OnceLock<Notifier>>,
+    pub(super) notifier: Arc<OnceLock<Notifier>>,
     pub(super) faults: Arc<FaultLog>,
+    pub(super) easing: Arc<AtomicBool>,
 }
 
 impl Adapter {
     pub(super) fn new(vfs: Arc<Vfs>, notifier: Arc<OnceLock<Notifier>>) -> Self {
-        Self { vfs, notifier, faults: Arc::default() }
+        Self { vfs, notifier, faults: Arc::default(), easing: Arc::default() }
     }
 
     /// Runs a request about a node.
@@ -50,18 +51,11 @@ impl Adapter {
         number: INodeNo,
         request: impl FnOnce(&Vfs, Node) -> Result<T>,
     ) -> Result<T, Errno> {
+        self.ease();
         run(op, number, (self.vfs.stats(), &self.faults), || {
             let node = Node::from_number(number.0).ok_or(Error::Stale)?;
             request(&self.vfs, node)
         })
-    }
-
-    /// Makes the kernel forget the attributes of a node, but not its pages: that would wait for the
-    /// very write that is being answered.
-    fn forget_attributes(&self, node: INodeNo) {
-        if let Some(Err(e)) = self.notifier.get().map(|n| n.inval_inode(node, -1, 0)) {
-            warn!("Kernel did not forget attributes node={node} cause={e}");
-        }
     }
 }
 
@@ -84,6 +78,10 @@ impl Filesystem for Adapter {
             Lookup::Missing(ttl) if ttl.is_zero() => reply.error(Errno::ENOENT),
             Lookup::Missing(ttl) => reply.entry(&ttl, &missing(), GENERATION),
         });
+    }
+
+    fn forget(&self, _: &Request, ino: INodeNo, nlookup: u64) {
+        self.forgotten(ino, nlookup);
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {

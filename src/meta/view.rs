@@ -47,6 +47,14 @@ impl<'a> View<'a> {
         Self { kv, state: Guard::Lent(state) }
     }
 
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    pub(super) fn kv(&self) -> &dyn Kv {
+        self.kv
+    }
+
     /// An inode's attributes.
     pub fn inode(&self, at: At, ino: Ino) -> Result<Option<Inode>> {
         self.get(at, Table::Inode, &key::inode(ino), record::inode)

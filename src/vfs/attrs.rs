@@ -1,6 +1,7 @@
 //! Reading and changing attributes, and what a change does to ACLs and set-user-id bits.
 
 use super::acl::ACCESS;
+use super::virtuals::Thing;
 use super::{Attr, Caller, Node, SetAttr, Vfs, attr};
 use crate::error::{Error, Result};
 use crate::types::{At, FileKind, Ino};
@@ -20,8 +21,17 @@ impl Vfs {
     /// # Errors
     /// `NotFound`; `Stale` when the node's snapshot was deleted; faults.
     pub fn getattr(&self, node: Node, handle: Option<u64>) -> Result<Attr> {
-        if let Node::SnapDir(dir) = node {
-            return self.snapdir_attr(dir);
+        match node {
+            Node::SnapDir(dir) => return self.snapdir_attr(dir),
+            Node::GmtDir(dir) => return Ok(Attr { node, ..self.snapdir_attr(dir)? }),
+            Node::PastDir(dir) => return self.past_attr(node, dir),
+            Node::Latest(id, _) => return self.latest_attr(node, id),
+            Node::Virtual(number) => {
+                return match &*self.virtuals.get(number)? {
+                    Thing::Past { dir, .. } => self.past_attr(node, *dir),
+                };
+            }
+            Node::Live(_) | Node::Snap(..) => {}
         }
         if let Some(open) = handle.and_then(|handle| self.handles.get(handle)) {
             return Ok(attr(node, &open.file.stat()?));

@@ -2,8 +2,9 @@
 //!
 //! Without state: an offset says where to go on, whatever was added or removed since. 1 is `.`, 2
 //! is `..`, 3 a visible `.snapshots`, larger ones the cookies of names or, in `.snapshots`, 16 +
-//! the number of a snapshot.
+//! the number of a snapshot; the same in `.gmt` and for the versions of a name.
 
+use super::virtuals::Thing;
 use super::{Entry, Lookup, Node, SNAPSHOTS_NAME, Vfs, entry, sibling};
 use crate::error::{Error, Result};
 use crate::types::{Cookie, FileKind, Ino, SnapshotId};
@@ -43,8 +44,11 @@ impl Vfs {
     /// # Errors
     /// `NotFound`, `NotDirectory`, `Stale`; faults.
     pub fn opendir(&self, node: Node) -> Result<bool> {
-        if let Node::SnapDir(_) = node {
-            return Ok(false);
+        match node {
+            Node::SnapDir(_) | Node::GmtDir(_) | Node::PastDir(_) => return Ok(false),
+            Node::Virtual(number) => return self.virtuals.get(number).map(|_| false),
+            Node::Latest(..) => return Err(Error::NotDirectory),
+            Node::Live(_) | Node::Snap(..) => {}
         }
         let (at, ino) = self.place(node)?;
         match self.volume.stat(at, ino)?.inode.kind {
@@ -65,6 +69,12 @@ impl Vfs {
             Node::SnapDir(dir) => self.list_snapshots(dir, offset, plus, sink),
             Node::Live(dir) => self.list_names((node, dir), offset, plus, sink),
             Node::Snap(_, dir) => self.list_names((node, dir), offset, plus, sink),
+            Node::GmtDir(dir) => self.list_by_second(dir, offset, plus, sink),
+            Node::PastDir(dir) => self.past_names_list(node, dir, (offset, plus), sink),
+            Node::Latest(..) => Err(Error::NotDirectory),
+            Node::Virtual(number) => match &*self.virtuals.get(number)? {
+                Thing::Past { dir, name } => self.versions_list(*dir, name, (offset, plus), sink),
+            },
         }
     }
 
@@ -158,10 +168,28 @@ impl Vfs {
         })
     }
 
+    fn list_by_second(&self, dir: Ino, offset: u64, plus: bool, sink: &mut Sink<'_>) -> Result<()> {
+        let after = u32::try_from(offset.saturating_sub(Cookie::FIRST.0)).unwrap_or(u32::MAX);
+        self.gmt_list(dir, SnapshotId(after), |snapshot, name, entry| {
+            sink(&DirItem {
+                node: entry.attr.node,
+                kind: FileKind::Directory,
+                name,
+                next: Cookie::FIRST.0 + u64::from(snapshot.id.0),
+                entry: Some(entry).filter(|_| plus),
+            })
+        })
+    }
+
     /// The directory that `..` means.
     fn parent(&self, node: Node) -> Result<Node> {
         match node {
-            Node::SnapDir(dir) => Ok(Node::Live(dir)),
+            Node::SnapDir(dir) | Node::PastDir(dir) => Ok(Node::Live(dir)),
+            Node::GmtDir(dir) => Ok(Node::SnapDir(dir)),
+            Node::Virtual(number) => match &*self.virtuals.get(number)? {
+                Thing::Past { dir, .. } => Ok(Node::PastDir(*dir)),
+            },
+            Node::Latest(..) => Err(Error::NotDirectory),
             Node::Snap(_, Ino::ROOT) => Ok(Node::SnapDir(Ino::ROOT)),
             Node::Live(_) | Node::Snap(..) => {
                 let (at, ino) = self.place(node)?;

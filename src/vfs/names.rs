@@ -2,7 +2,7 @@
 
 use super::acl::{ACCESS, Acl, DEFAULT};
 use super::snapdir::not_reserved;
-use super::{Caller, Entry, NewMode, Node, SNAPSHOTS_NAME, Vfs, entry, reserved};
+use super::{Caller, Entry, NewMode, Node, SNAPSHOTS_NAME, Vfs, entry, only_shown, reserved};
 use crate::error::{Error, Result};
 use crate::types::{At, FileKind, Ino};
 use crate::volume::{NewInode, RenameMode, Stat};
@@ -115,7 +115,12 @@ impl Vfs {
             (Node::Snap(old, _), Node::Snap(new, _)) if old == new => {
                 Err(Error::ReadOnly { what: "a snapshot".to_owned() })
             }
-            (Node::SnapDir(_), _) | (_, Node::SnapDir(_)) => Err(reserved()),
+            (Node::SnapDir(_) | Node::GmtDir(_), _) | (_, Node::SnapDir(_) | Node::GmtDir(_)) => {
+                Err(reserved())
+            }
+            (Node::PastDir(_) | Node::Virtual(_), _) | (_, Node::PastDir(_) | Node::Virtual(_)) => {
+                Err(only_shown())
+            }
             _ => Err(Error::CrossDevice),
         }
     }

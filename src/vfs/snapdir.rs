@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::gmt::{GMT_DIR_NAME, is_gmt_like};
+use super::history::HISTORY_NAME;
 use super::{Attr, Entry, Lookup, Node, Vfs, attr, reserved};
 use crate::error::{Error, Result};
 use crate::types::{At, FileKind, Ino, Snapshot, SnapshotId};
@@ -10,8 +12,11 @@ use crate::volume::{RenameMode, Stat};
 /// The name under which every live directory shows its snapshots.
 pub const SNAPSHOTS_NAME: &[u8] = b".snapshots";
 
+/// In `.snapshots`: a link to the newest snapshot.
+pub const LATEST_NAME: &[u8] = b".latest";
+
 /// What lies in `.snapshots` can change behind the kernel's back: it has to ask each time.
-const TTL_NONE: Duration = Duration::ZERO;
+pub(super) const TTL_NONE: Duration = Duration::ZERO;
 
 /// Snapshots looked at between two chances for others; a kernel's buffer takes about as many.
 const LISTED_AT_ONCE: usize = 64;
@@ -41,14 +46,47 @@ impl Vfs {
         })
     }
 
+    /// A snapshot by its name, else what is there besides. A snapshot that has such a name from
+    /// times when it was allowed stays reachable.
     pub(super) fn snapdir_lookup(&self, dir: Ino, name: &[u8]) -> Result<Lookup> {
         let Some(snapshot) = self.volume.snapshot_named(name) else {
-            return Ok(Lookup::Missing(TTL_NONE));
+            return match name {
+                LATEST_NAME => self.latest_lookup(dir),
+                HISTORY_NAME => self.past_dir_lookup(dir),
+                GMT_DIR_NAME => {
+                    let attr = Attr { node: Node::GmtDir(dir), ..self.snapdir_attr(dir)? };
+                    Ok(Lookup::Found(Entry { attr, ttl: TTL_NONE }))
+                }
+                name if is_gmt_like(name) => self.gmt_lookup(dir, name),
+                _ => Ok(Lookup::Missing(TTL_NONE)),
+            };
         };
         let found = self.directory_in(&snapshot, dir)?;
         Ok(found.map_or(Lookup::Missing(TTL_NONE), |stat| {
             Lookup::Found(snapshot_entry(&snapshot, dir, &stat))
         }))
+    }
+
+    /// A link to the newest snapshot in which `dir` was a directory.
+    fn latest_lookup(&self, dir: Ino) -> Result<Lookup> {
+        let Some(newest) = self.volume.newest_snapshot_with(dir)? else {
+            return Ok(Lookup::Missing(TTL_NONE));
+        };
+        let attr = self.latest_attr(Node::latest(newest.id, &newest.name), newest.id)?;
+        Ok(Lookup::Found(Entry { attr, ttl: TTL_NONE }))
+    }
+
+    /// Attributes of a link to a snapshot.
+    pub(super) fn latest_attr(&self, node: Node, id: SnapshotId) -> Result<Attr> {
+        let target = self.latest_target(id)?;
+        let dir = self.snapdir_attr(Ino::ROOT)?;
+        let size = target.len() as u64;
+        Ok(Attr { node, kind: FileKind::Symlink, perm: 0o777, nlink: 1, size, ..dir })
+    }
+
+    /// Where the link leads, from `.snapshots`.
+    pub(super) fn latest_target(&self, id: SnapshotId) -> Result<Box<[u8]>> {
+        self.volume.snapshot(id).map(|snapshot| snapshot.name).ok_or(Error::Stale)
     }
 
     /// Hands the snapshots in which `dir` was a directory to `each`, by number, from the first
@@ -87,6 +125,7 @@ impl Vfs {
     pub(super) fn snapdir_rmdir(&self, dir: Ino, name: &[u8]) -> Result<()> {
         self.changeable_snapshots()?;
         self.listed_in(dir, name)?;
+        self.real_snapshot(name)?;
         self.volume.snapshot_delete(name)
     }
 
@@ -103,11 +142,17 @@ impl Vfs {
             return Err(Error::invalid("Snapshots cannot be exchanged"));
         }
         self.listed_in(dir, old)?;
+        self.real_snapshot(old)?;
         self.volume.snapshot_rename(old, new)
     }
 
     fn changeable_snapshots(&self) -> Result<()> {
         self.writable(Node::ROOT).map(drop)
+    }
+
+    /// What is only another way to a snapshot cannot be deleted or renamed.
+    fn real_snapshot(&self, name: &[u8]) -> Result<()> {
+        self.volume.snapshot_named(name).map(drop).ok_or_else(reserved)
     }
 
     fn listed_in(&self, dir: Ino, name: &[u8]) -> Result<()> {
@@ -118,7 +163,7 @@ impl Vfs {
     }
 
     /// `dir` as it was in the snapshot, if it was a directory then.
-    fn directory_in(&self, snapshot: &Snapshot, dir: Ino) -> Result<Option<Stat>> {
+    pub(super) fn directory_in(&self, snapshot: &Snapshot, dir: Ino) -> Result<Option<Stat>> {
         match self.volume.stat(At::Epoch(snapshot.epoch), dir) {
             Ok(stat) => Ok(Some(stat).filter(|s| s.inode.kind == FileKind::Directory)),
             Err(Error::NotFound { .. }) => Ok(None),
@@ -132,7 +177,7 @@ pub(super) fn not_reserved(name: &[u8]) -> Result<()> {
     if name == SNAPSHOTS_NAME { Err(reserved()) } else { Ok(()) }
 }
 
-fn snapshot_entry(snapshot: &Snapshot, dir: Ino, stat: &Stat) -> Entry {
+pub(super) fn snapshot_entry(snapshot: &Snapshot, dir: Ino, stat: &Stat) -> Entry {
     Entry { attr: attr(Node::Snap(snapshot.id, dir), stat), ttl: TTL_NONE }
 }
 

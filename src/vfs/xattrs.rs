@@ -31,7 +31,7 @@ impl Vfs {
     /// # Errors
     /// `NoAttribute`, `Unsupported` namespace, `NotFound`, `Stale`; faults.
     pub fn getxattr(&self, node: Node, name: &[u8]) -> Result<Vec<u8>> {
-        if let Node::SnapDir(_) = node {
+        if !matches!(node, Node::Live(_) | Node::Snap(..)) {
             return Err(Error::NoAttribute);
         }
         match kind_of(node, name)? {
@@ -48,7 +48,7 @@ impl Vfs {
     /// # Errors
     /// `TooLarge`, `NotFound`, `Stale`; faults.
     pub fn listxattr(&self, node: Node, caller: Caller) -> Result<Vec<u8>> {
-        if let Node::SnapDir(_) = node {
+        if !matches!(node, Node::Live(_) | Node::Snap(..)) {
             return Ok(Vec::new());
         }
         let (at, ino) = self.place(node)?;

@@ -18,6 +18,7 @@ impl Volume {
     /// `Invalid`, `NameTooLong`, `Exists`, `NoSpace` when there are `SNAPSHOTS_MAX`, `Poisoned`.
     pub fn snapshot_create(&self, name: &[u8]) -> Result<Snapshot> {
         check_snapshot_name(name)?;
+        refuse_reserved(name)?;
         self.admit_change()?;
         self.drain_files(false)?;
         let snapshot = {
@@ -91,6 +92,7 @@ impl Volume {
         self.change_snapshot(old, |edit, found| {
             self.check_unlocked(&found)?;
             if old != new {
+                refuse_reserved(new)?;
                 refuse_taken(&edit.view(), new)?;
                 edit.put_snapshot(&Snapshot { name: new.into(), ..found });
             }
@@ -240,6 +242,18 @@ fn check_snapshot_name(name: &[u8]) -> Result<()> {
         )),
         other => other,
     })
+}
+
+/// Names that mean something else in `.snapshots`.
+fn refuse_reserved(name: &[u8]) -> Result<()> {
+    let reserved = [&b".latest"[..], b".gmt", b".diff", b".history"];
+    if reserved.contains(&name) || name.starts_with(b"@GMT-") {
+        return Err(Error::invalid(format!(
+            "{:?} cannot name a snapshot: that name has a meaning of its own in .snapshots",
+            String::from_utf8_lossy(name)
+        )));
+    }
+    Ok(())
 }
 
 fn refuse_taken(view: &View<'_>, name: &[u8]) -> Result<()> {

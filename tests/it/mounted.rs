@@ -11,6 +11,7 @@ mod fstab;
 mod gc;
 mod git;
 pub mod helper;
+mod history;
 mod kill;
 mod load;
 mod namespace;
