@@ -6,7 +6,8 @@
 //! `StrataFS` alone can go below that. Names and attributes are kept, data is not: a file remembers
 //! its size and reads as zeros.
 //!
-//! `nullfs MOUNTPOINT [THREADS]` stays in the foreground until it is unmounted.
+//! `nullfs MOUNTPOINT [THREADS [sleep]]` stays in the foreground until it is unmounted; with
+//! `sleep` its loops never poll.
 
 #[path = "nullfs/same.rs"]
 mod same;
@@ -15,8 +16,10 @@ mod tree;
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
@@ -29,6 +32,8 @@ use fuser::{
 };
 use parking_lot::{Mutex, MutexGuard};
 
+use stratafs::fuse::{Governor, Pulse};
+
 use same::{
     COPY_BYTES_MAX, GENERATION, THREADS, TTL, WANTED, WRITE_BYTES_MAX, is_rsync_temp, kind_of,
     missing, open_flags, perm_of, time_of,
@@ -38,10 +43,12 @@ use tree::{Answer, New, Tree};
 struct NullFs {
     tree: Mutex<Tree>,
     next_handle: AtomicU64,
+    pulse: Arc<Pulse>,
 }
 
 impl NullFs {
     fn tree(&self) -> MutexGuard<'_, Tree> {
+        self.pulse.beat();
         self.tree.lock()
     }
 
@@ -474,12 +481,17 @@ impl Filesystem for NullFs {
 
 fn main() -> io::Result<()> {
     let mut args = std::env::args_os().skip(1);
-    let usage = || io::Error::other("usage: nullfs MOUNTPOINT [THREADS]");
+    let usage = || io::Error::other("usage: nullfs MOUNTPOINT [THREADS [sleep]]");
     let mountpoint = args.next().ok_or_else(usage)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = match args.next() {
         Some(n) => n.to_str().and_then(|n| n.parse().ok()).ok_or_else(usage)?,
         None => cores.clamp(*THREADS.start(), *THREADS.end()),
+    };
+    let polls = match args.next() {
+        None => true,
+        Some(word) if word == "sleep" => false,
+        Some(_) => return Err(usage()),
     };
     let mut config = Config::default();
     config.mount_options = vec![
@@ -492,7 +504,14 @@ fn main() -> io::Result<()> {
     config.acl = SessionACL::All;
     config.n_threads = Some(threads);
     config.clone_fd = true;
-    let fs = NullFs { tree: Mutex::new(Tree::new()), next_handle: AtomicU64::new(1) };
+    let fs = NullFs {
+        tree: Mutex::new(Tree::new()),
+        next_handle: AtomicU64::new(1),
+        pulse: Arc::default(),
+    };
+    let pulse = Arc::clone(&fs.pulse);
     let session = Session::new(fs, Path::new(&mountpoint), &config)?;
+    let device = session.as_fd().try_clone_to_owned()?;
+    let _governor = polls.then(|| Governor::start(&pulse, device));
     session.run()
 }

@@ -13,11 +13,13 @@ mod durable;
 mod forgetting;
 mod handshake;
 mod precheck;
+mod pulse;
 mod reply;
 mod time;
 mod translate;
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
@@ -29,6 +31,7 @@ use log::{debug, info};
 use parking_lot::Mutex;
 
 use self::adapter::Adapter;
+pub use self::pulse::{Governor, Pulse};
 use crate::error::{Error, Result};
 use crate::stats::MemoryUse;
 use crate::sys::mount::{self as sys_mount, FuseFlags, MountEntry};
@@ -96,6 +99,8 @@ pub struct Mounted {
     session: Mutex<Option<BackgroundSession>>,
     /// fuser holds the mount and would unmount it itself when it ends.
     by_helper: bool,
+    /// Lets a request loop poll while requests come.
+    _governor: Option<Governor>,
 }
 
 /// Checks, before anything is touched, that a volume in the directory `volume` can be mounted;
@@ -116,8 +121,10 @@ pub fn check(options: &MountOptions, volume: &Path) -> Result<PathBuf> {
 pub fn mount(vfs: &Arc<Vfs>, options: &MountOptions) -> Result<Mounted> {
     let mountpoint = check(options, vfs.volume().dir())?;
     let notifier = Arc::new(OnceLock::new());
-    let adapter = Adapter::new(Arc::clone(vfs), Arc::clone(&notifier));
+    let pulse = Arc::new(Pulse::default());
+    let adapter = Adapter::new(Arc::clone(vfs), Arc::clone(&notifier), Arc::clone(&pulse));
     let (session, by_helper) = start_session(adapter, &mountpoint, options)?;
+    let polled = session.as_fd().try_clone_to_owned();
     let failed = |e: io::Error| {
         // Nothing is served yet and nobody can have anything open.
         let _ = sys_mount::unmount(&mountpoint, true);
@@ -134,7 +141,15 @@ pub fn mount(vfs: &Arc<Vfs>, options: &MountOptions) -> Result<Mounted> {
     let held = move || MemoryUse::new(buffers, buffers, "mount option threads");
     vfs.volume().stats().holders.announce("fuse_buffers", held);
     info!("Volume mounted device={device}");
-    Ok(Mounted { mountpoint, device, session: Mutex::new(Some(session)), by_helper })
+    // Without it the loops sleep, as they do when nothing comes.
+    let governor = polled.ok().map(|device| Governor::start(&pulse, device));
+    Ok(Mounted {
+        mountpoint,
+        device,
+        session: Mutex::new(Some(session)),
+        by_helper,
+        _governor: governor,
+    })
 }
 
 /// True if `entry` is a mount that shows the directory `dir` of a volume as its source.

@@ -18,6 +18,7 @@ use fuser::{
 };
 
 use super::call::{FaultLog, run};
+use super::pulse::Pulse;
 use super::reply::{answer, answer_change, answer_entry, fitting, send_xattr};
 use super::translate::{
     GENERATION, allocate, bare_attr, caller, dir_flags, file_attr, file_type, kind_and_perm,
@@ -37,11 +38,12 @@ pub(super) struct Adapter {
     pub(super) notifier: Arc<OnceLock<Notifier>>,
     pub(super) faults: Arc<FaultLog>,
     pub(super) easing: Arc<AtomicBool>,
+    pulse: Arc<Pulse>,
 }
 
 impl Adapter {
-    pub(super) fn new(vfs: Arc<Vfs>, notifier: Arc<OnceLock<Notifier>>) -> Self {
-        Self { vfs, notifier, faults: Arc::default(), easing: Arc::default() }
+    pub(super) fn new(vfs: Arc<Vfs>, notifier: Arc<OnceLock<Notifier>>, pulse: Arc<Pulse>) -> Self {
+        Self { vfs, notifier, faults: Arc::default(), easing: Arc::default(), pulse }
     }
 
     /// Runs a request about a node.
@@ -52,6 +54,7 @@ impl Adapter {
         request: impl FnOnce(&Vfs, Node) -> Result<T>,
     ) -> Result<T, Errno> {
         self.ease();
+        self.pulse.beat();
         run(op, number, (self.vfs.stats(), &self.faults), || {
             let node = Node::from_number(number.0).ok_or(Error::Stale)?;
             request(&self.vfs, node)

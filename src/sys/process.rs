@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -65,6 +65,29 @@ impl Signals {
 
 fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Makes read(2) on a descriptor, and on all duplicates of it, return at once or wait.
+///
+/// # Errors
+/// What the kernel said.
+pub fn set_nonblocking(file: BorrowedFd<'_>, nonblocking: bool) -> io::Result<()> {
+    // SAFETY: the descriptor is open while it is borrowed, and no memory is involved.
+    let flags = checked(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) })?;
+    let flags = if nonblocking { flags | libc::O_NONBLOCK } else { flags & !libc::O_NONBLOCK };
+    // SAFETY: as above.
+    checked(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) }).map(drop)
+}
+
+/// Whether read(2) on a descriptor returns at once.
+///
+/// # Errors
+/// What the kernel said.
+#[cfg(test)]
+pub fn is_nonblocking(file: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: the descriptor is open while it is borrowed, and no memory is involved.
+    let flags = checked(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) })?;
+    Ok(flags & libc::O_NONBLOCK != 0)
 }
 
 /// Makes the process the leader of a session of its own, without a terminal.
