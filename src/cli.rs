@@ -6,6 +6,7 @@
 
 mod args;
 mod completions;
+mod config;
 mod format;
 mod gc;
 mod helper;
@@ -17,6 +18,7 @@ mod mounted;
 mod mountpoint;
 mod notify;
 mod output;
+mod profile;
 mod rebuild;
 mod remount;
 mod scrub;
@@ -36,6 +38,7 @@ use clap::error::ErrorKind;
 use serde_json::json;
 
 use self::args::{ClassCommand, Cli, Command, Global, MountArgs, ShardCommand};
+use self::helper::Role;
 use self::logging::Talk;
 use self::mountpoint::Place;
 use self::output::Output;
@@ -57,11 +60,22 @@ const CLOSE_WAIT: Duration = Duration::from_secs(10);
 #[must_use]
 pub fn main() -> ExitCode {
     let (role, line) = helper::words(env::args_os());
-    let line = match line {
+    let expanded = match (role, line) {
+        (Role::Program, Ok(line)) => {
+            let json = line.iter().any(|word| word == "--json");
+            let output = Output::new(&Global { json, ..Global::default() });
+            profile::expand(line).map_err(|error| {
+                let code = error.exit_code();
+                (error, output, code)
+            })
+        }
+        (_, line) => line.map_err(|error| (error, Output::new(&Global::default()), EXIT_USAGE)),
+    };
+    let line = match expanded {
         Ok(line) => line,
-        Err(error) => {
-            Output::new(&Global::default()).error(&error.to_string(), EXIT_USAGE);
-            return ExitCode::from(role.code(EXIT_USAGE));
+        Err((error, output, code)) => {
+            output.error(&error.to_string(), code);
+            return ExitCode::from(role.code(code));
         }
     };
     let cli = match Cli::try_parse_from([OsString::from("stratafs")].iter().chain(&line)) {
@@ -102,6 +116,7 @@ fn run(cli: Cli, line: &[OsString]) -> Result<u8> {
         Command::Init { volume } => return init(&volume, output).map(|()| 0),
         Command::Umount { target, lazy } => return umount(&target, lazy, output).map(|()| 0),
         Command::Version => return version(output).map(|()| 0),
+        Command::Config(command) => return config::run(&command, &cli.global, output),
         Command::Completions(args) => return completions::run(&args, output).map(|()| 0),
         Command::Man(args) => return man::run(&args, output).map(|()| 0),
         Command::Stats { volume, summary } => {

@@ -10,6 +10,7 @@
 
 mod classes;
 mod gc;
+mod profiles;
 mod reader;
 mod rules;
 mod scrub;
@@ -22,6 +23,7 @@ pub use classes::{
     LOG, MAIL, MEDIA, OFFICE, OTHER, SOURCE,
 };
 pub use gc::GcConfig;
+pub use profiles::{Profile, Profiles, Setting};
 pub use rules::{MagicSpec, RuleSpec};
 pub use scrub::ScrubLimits;
 pub use size::{SIZE_FORMS, parse_size};
@@ -146,12 +148,7 @@ impl Config {
         };
         match str::from_utf8(&bytes) {
             Ok(text) => Self::parse(text, path),
-            Err(e) => {
-                let good = str::from_utf8(&bytes[..e.valid_up_to()]).unwrap_or_default();
-                let source = Source { path, text: good };
-                let problem = "A byte is not UTF-8 in the text";
-                Err(source.error(good.len(), problem, "save the file as UTF-8"))
-            }
+            Err(e) => Err(not_utf8(&bytes, e, path)),
         }
     }
 
@@ -162,11 +159,7 @@ impl Config {
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let source = Source { path, text };
-        let table = DeTable::parse(text).map_err(|e| {
-            let at = e.span().map_or(0, |span| span.start);
-            let problem = format!("Not TOML ({}) in the text", e.message().replace('\n', ", "));
-            source.error(at, problem, "see docs/config.example.toml for the form")
-        })?;
+        let table = DeTable::parse(text).map_err(|e| not_toml(source, &e))?;
         let top = Section::new(source, "the top level".to_owned(), table.get_ref(), 0);
         top.refuse_unknown(&["limits", "gc", "scrub", "classes", "rule"])?;
         let limits = match top.get("limits") {
@@ -233,6 +226,20 @@ impl Config {
             _ => "the built-in defaults".to_owned(),
         }
     }
+}
+
+/// The error for a file that is no text.
+fn not_utf8(bytes: &[u8], error: std::str::Utf8Error, path: &Path) -> Error {
+    let good = str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default();
+    let source = Source { path, text: good };
+    source.error(good.len(), "A byte is not UTF-8 in the text", "save the file as UTF-8")
+}
+
+/// The error for a text that is not TOML.
+fn not_toml(source: Source<'_>, error: &toml::de::Error) -> Error {
+    let at = error.span().map_or(0, |span| span.start);
+    let problem = format!("Not TOML ({}) in the text", error.message().replace('\n', ", "));
+    source.error(at, problem, "see docs/config.example.toml for the form")
 }
 
 fn read_limits(table: &Section<'_>) -> Result<Limits> {

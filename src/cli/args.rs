@@ -31,6 +31,7 @@ First steps:
   stratafs umount /mnt
 
 VOLUME is the volume directory, or the mountpoint of a mounted volume.
+STRATAFS_VOLUME names the volume where VOLUME is left out; so may a profile (-P).
 STRATAFS_LOG sets what is logged, as in STRATAFS_LOG=debug or STRATAFS_LOG=stratafs::fuse=trace.";
 
 /// A writable filesystem that stores every distinct piece of data once, with instant snapshots.
@@ -55,6 +56,10 @@ pub(super) struct Global {
     /// Say nothing on stderr but errors
     #[arg(short, long, global = true)]
     pub(super) quiet: bool,
+    /// Take what the command line leaves out from this profile
+    #[arg(short = 'P', long, global = true, value_name = "NAME", env = "STRATAFS_PROFILE")]
+    #[arg(hide_env_values = true)]
+    pub(super) profile: Option<String>,
     /// Set by `mount` for the process it starts: report readiness on stdout, then detach.
     #[arg(long, hide = true)]
     pub(super) in_background: bool,
@@ -145,6 +150,9 @@ pub(super) enum Command {
     /// Verify what is stored, name what is damaged, and repair it from good copies
     #[command(after_help = super::scrub::HELP)]
     Scrub(super::scrub::ScrubArgs),
+    /// Print values of a profile
+    #[command(subcommand, after_help = super::config::HELP)]
+    Config(super::config::ConfigCommand),
     /// Print a script that lets a shell complete command lines
     #[command(after_help = super::completions::HELP)]
     Completions(super::completions::CompletionsArgs),

@@ -13,6 +13,7 @@ mod install;
 mod media;
 mod model;
 mod mounted;
+mod profile;
 mod protection;
 mod races;
 mod shell;
