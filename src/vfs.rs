@@ -239,6 +239,7 @@ impl Vfs {
     /// `NotDirectory`, `NotFound` or `Stale` for the parent, `NameTooLong`; faults.
     pub fn lookup(&self, parent: Node, name: &[u8]) -> Result<Lookup> {
         match parent {
+            _ if name == b"." || name == b".." => self.lookup_dots(parent, name),
             Node::SnapDir(dir) => self.snapdir_lookup(dir, name),
             Node::Live(dir) if name == SNAPSHOTS_NAME => {
                 self.live_directory(dir)?;

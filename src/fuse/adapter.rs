@@ -17,7 +17,7 @@ use fuser::{
     Request, TimeOrNow, WriteFlags,
 };
 
-use super::call::{FaultLog, run};
+use super::call::FaultLog;
 use super::pulse::Pulse;
 use super::reply::{answer, answer_change, answer_entry, fitting, send_xattr};
 use super::translate::{
@@ -38,27 +38,12 @@ pub(super) struct Adapter {
     pub(super) notifier: Arc<OnceLock<Notifier>>,
     pub(super) faults: Arc<FaultLog>,
     pub(super) easing: Arc<AtomicBool>,
-    pulse: Arc<Pulse>,
+    pub(super) pulse: Arc<Pulse>,
 }
 
 impl Adapter {
     pub(super) fn new(vfs: Arc<Vfs>, notifier: Arc<OnceLock<Notifier>>, pulse: Arc<Pulse>) -> Self {
         Self { vfs, notifier, faults: Arc::default(), easing: Arc::default(), pulse }
-    }
-
-    /// Runs a request about a node.
-    pub(super) fn on<T>(
-        &self,
-        op: &'static str,
-        number: INodeNo,
-        request: impl FnOnce(&Vfs, Node) -> Result<T>,
-    ) -> Result<T, Errno> {
-        self.ease();
-        self.pulse.beat();
-        run(op, number, (self.vfs.stats(), &self.faults), || {
-            let node = Node::from_number(number.0).ok_or(Error::Stale)?;
-            request(&self.vfs, node)
-        })
     }
 }
 
@@ -88,7 +73,7 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        let attr = self.on("getattr", ino, |vfs, node| vfs.getattr(node, fh.map(|fh| fh.0)));
+        let attr = self.about("getattr", ino, |vfs, node| vfs.getattr(node, fh.map(|fh| fh.0)));
         answer!(reply, attr, attr => reply.attr(&attr.ttl, &file_attr(&attr)));
     }
 
@@ -119,12 +104,12 @@ impl Filesystem for Adapter {
             mtime: mtime.map(time::set_time),
             ctime: ctime.map(time::from_request),
         };
-        let attr = self.on("setattr", ino, |vfs, node| vfs.setattr(node, &wanted, caller(req)));
+        let attr = self.about("setattr", ino, |vfs, node| vfs.setattr(node, &wanted, caller(req)));
         answer!(reply, attr, attr => reply.attr(&attr.ttl, &file_attr(&attr)));
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        let target = self.on("readlink", ino, Vfs::readlink);
+        let target = self.about("readlink", ino, Vfs::readlink);
         answer!(reply, target, target => reply.data(&target));
     }
 
@@ -224,7 +209,7 @@ impl Filesystem for Adapter {
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let opened =
-            self.on("open", ino, |vfs, node| vfs.open(node, open_how(flags.0), caller(req)));
+            self.about("open", ino, |vfs, node| vfs.open(node, open_how(flags.0), caller(req)));
         answer!(reply, opened, opened => {
             reply.opened(FileHandle(opened.handle), opened_flags(opened));
         });
@@ -315,7 +300,7 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let cacheable = self.on("opendir", ino, Vfs::opendir);
+        let cacheable = self.about("opendir", ino, Vfs::opendir);
         answer!(reply, cacheable, cacheable => reply.opened(FileHandle(0), dir_flags(cacheable)));
     }
 
@@ -327,7 +312,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let done = self.on("readdir", ino, |vfs, node| {
+        let done = self.about("readdir", ino, |vfs, node| {
             vfs.readdir(node, offset, false, &mut |item| {
                 let (node, kind) = (INodeNo(item.node.number()), file_type(item.kind));
                 reply.add(node, item.next, kind, OsStr::from_bytes(item.name))
@@ -344,7 +329,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let done = self.on("readdirplus", ino, |vfs, node| {
+        let done = self.about("readdirplus", ino, |vfs, node| {
             vfs.readdir(node, offset, true, &mut |item| {
                 let name = OsStr::from_bytes(item.name);
                 let (attr, ttl) = match item.entry {
@@ -386,26 +371,28 @@ impl Filesystem for Adapter {
         _: u32,
         reply: ReplyEmpty,
     ) {
-        let done = self.on("setxattr", ino, |vfs, node| {
+        let done = self.about("setxattr", ino, |vfs, node| {
             vfs.setxattr(node, name.as_bytes(), value, xattr_mode(flags)?, caller(req))
         });
         answer!(reply, done, () => reply.ok());
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let value = self
-            .on("getxattr", ino, |vfs, node| fitting(vfs.getxattr(node, name.as_bytes())?, size));
+        let value = self.about("getxattr", ino, |vfs, node| {
+            fitting(vfs.getxattr(node, name.as_bytes())?, size)
+        });
         answer!(reply, value, value => send_xattr(reply, &value, size));
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let names =
-            self.on("listxattr", ino, |vfs, node| fitting(vfs.listxattr(node, caller(req))?, size));
+        let names = self
+            .about("listxattr", ino, |vfs, node| fitting(vfs.listxattr(node, caller(req))?, size));
         answer!(reply, names, names => send_xattr(reply, &names, size));
     }
 
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let done = self.on("removexattr", ino, |vfs, node| vfs.removexattr(node, name.as_bytes()));
+        let done =
+            self.about("removexattr", ino, |vfs, node| vfs.removexattr(node, name.as_bytes()));
         answer!(reply, done, () => reply.ok());
     }
 

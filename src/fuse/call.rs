@@ -9,8 +9,10 @@ use fuser::{Errno, INodeNo};
 use log::{debug, error, warn};
 use parking_lot::Mutex;
 
+use super::adapter::Adapter;
 use crate::error::{Error, Result};
 use crate::stats::Stats;
+use crate::vfs::{Node, Vfs};
 
 /// Faults logged per [`WINDOW`]: a dead disk fails every request, and a full log helps nobody.
 const FAULTS_PER_WINDOW: u32 = 20;
@@ -36,8 +38,40 @@ impl FaultLog {
     }
 }
 
+impl Adapter {
+    /// Runs a request about a node.
+    pub(super) fn on<T>(
+        &self,
+        op: &'static str,
+        number: INodeNo,
+        request: impl FnOnce(&Vfs, Node) -> Result<T>,
+    ) -> Result<T, Errno> {
+        self.ease();
+        self.pulse.beat();
+        run(op, number, (self.vfs.stats(), &self.faults), || {
+            let node = Node::from_number(number.0).ok_or(Error::Stale)?;
+            request(&self.vfs, node)
+        })
+    }
+
+    /// Runs a request about a node that a path led to, and nothing but the node. If it is gone, the
+    /// name leads elsewhere by now, as when a file was renamed over it: told that, and not that
+    /// there is none, the kernel looks the name up again.
+    pub(super) fn about<T>(
+        &self,
+        op: &'static str,
+        number: INodeNo,
+        request: impl FnOnce(&Vfs, Node) -> Result<T>,
+    ) -> Result<T, Errno> {
+        self.on(op, number, |vfs, node| match request(vfs, node) {
+            Err(Error::NotFound { .. }) => Err(Error::Stale),
+            done => done,
+        })
+    }
+}
+
 /// Runs one request and says what to answer.
-pub(super) fn run<T>(
+fn run<T>(
     op: &'static str,
     node: INodeNo,
     (stats, faults): (&Stats, &FaultLog),

@@ -13,9 +13,11 @@ pub(super) const WRITE_BYTES_MAX: u32 = 1024 * 1024;
 /// `EXPLICIT_INVAL_DATA`: only this kernel changes files, so pages never go stale behind its back,
 /// and `vfs` keeps cached and direct handles apart. `HANDLE_KILLPRIV_V2`: `vfs` clears set-id bits
 /// itself, or the kernel would ask for `security.capability` before every write. `DONT_MASK`: a
-/// default ACL takes the umask's place. Not `WRITEBACK_CACHE` (slower for small files, and data
-/// would be older than a commit says), not `SETXATTR_EXT` (fuser panics).
-const WANTED: [InitFlags; 12] = [
+/// default ACL takes the umask's place. `EXPORT_SUPPORT`: file handles that NFS servers keep name a
+/// node by its number, which `vfs` finds without a table, after a remount too. Not
+/// `WRITEBACK_CACHE` (slower for small files, and data would be older than a commit says), not
+/// `SETXATTR_EXT` (fuser panics).
+const WANTED: [InitFlags; 13] = [
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_DONT_MASK,
     InitFlags::FUSE_POSIX_ACL,
@@ -28,6 +30,7 @@ const WANTED: [InitFlags; 12] = [
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
     InitFlags::FUSE_BIG_WRITES,
+    InitFlags::FUSE_EXPORT_SUPPORT,
 ];
 
 /// Asks for all of that.

@@ -5,7 +5,7 @@
 //! the number of a snapshot; the same in `.gmt` and for the versions of a name.
 
 use super::virtuals::Thing;
-use super::{Entry, Lookup, Node, SNAPSHOTS_NAME, Vfs, entry, sibling};
+use super::{Entry, Lookup, Node, SNAPSHOTS_NAME, TTL_LONG, Vfs, entry, sibling};
 use crate::error::{Error, Result};
 use crate::types::{Cookie, FileKind, Ino, SnapshotId};
 use crate::volume::Listed;
@@ -76,6 +76,17 @@ impl Vfs {
                 Thing::Past { dir, name } => self.versions_list(*dir, name, (offset, plus), sink),
             },
         }
+    }
+
+    /// What the kernel asks when all it has is a node's number, out of a file handle that an NFS
+    /// server kept: the node itself (`.`), and the directory it is in. A virtual directory has a
+    /// number only as long as somebody knows its name.
+    pub(super) fn lookup_dots(&self, node: Node, name: &[u8]) -> Result<Lookup> {
+        if matches!(node, Node::Virtual(_)) {
+            return Err(Error::Stale);
+        }
+        let node = if name == b"." { node } else { self.parent(node)? };
+        Ok(Lookup::Found(Entry { attr: self.getattr(node, None)?, ttl: TTL_LONG }))
     }
 
     /// `.`, `..` and perhaps `.snapshots`; true if the sink is full.

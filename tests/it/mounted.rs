@@ -20,6 +20,7 @@ mod remount;
 mod retention;
 mod rsync;
 mod scrub;
+mod semantics;
 mod service;
 mod snapdir;
 mod sqlite;

@@ -77,6 +77,7 @@ impl Stage {
     }
 }
 
+/// SEMANTICS §4.11.
 #[test]
 fn a_held_snapshot_stays_until_it_is_released() {
     let mut t = Stage::new();
@@ -101,6 +102,7 @@ fn a_held_snapshot_stays_until_it_is_released() {
     assert_eq!(errno(&t.v().snapshot_hold(b"renamed", true)), Some(ENOENT));
 }
 
+/// SEMANTICS §4.12.
 #[test]
 fn a_lock_only_grows_and_ends_by_itself() {
     let mut t = Stage::new();

@@ -14,6 +14,7 @@ const EINVAL: i32 = 22;
 const EROFS: i32 = 30;
 const ENAMETOOLONG: i32 = 36;
 
+/// SEMANTICS §4.3.
 #[test]
 fn names_that_cannot_be_are_refused_and_nothing_is_taken() {
     let t = TestVolume::new();
@@ -40,6 +41,7 @@ fn names_that_cannot_be_are_refused_and_nothing_is_taken() {
     assert_eq!(names, [b"taken"]);
 }
 
+/// SEMANTICS §4.3.
 #[test]
 fn any_other_bytes_are_a_name() {
     let mut t = TestVolume::new();
@@ -71,6 +73,7 @@ fn taking_and_deleting_costs_one_commit_and_no_data() {
     assert_eq!(t.stats().totals(), before);
 }
 
+/// SEMANTICS §4.1.
 #[test]
 fn a_snapshot_is_durable_when_it_is_made() {
     let mut t = TestVolume::new();

@@ -9,6 +9,7 @@
 mod crates;
 mod design;
 mod ranks;
+mod semantics;
 mod shape;
 mod source;
 mod words;
@@ -116,6 +117,17 @@ fn nothing_names_this_machine() {
     assert_clean(
         "No file names a path of one machine, a foreign host, or the tool it was written with",
         &words::bad_places(&words::text_files(&root())),
+    );
+}
+
+#[test]
+fn every_sentence_of_the_semantics_is_quoted_by_a_test() {
+    let mut files = rust(&["src", "tests"]);
+    files.retain(|file| !file.path.starts_with("tests/tidy/"));
+    assert_clean(
+        "A numbered sentence of docs/SEMANTICS.md is quoted (SEMANTICS \u{a7}N.M) by a test that \
+         fails when it is not true",
+        &semantics::bad_quotes(&text("docs/SEMANTICS.md"), &files),
     );
 }
 

@@ -60,6 +60,7 @@ fn read(volume: &Arc<Volume>, name: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// While one commit is under way eight callers come; the next one serves them all.
+/// SEMANTICS §1.1: a commit covers what was changed before it began.
 #[test]
 fn concurrent_fsyncs_share_a_commit() {
     let t = setup();

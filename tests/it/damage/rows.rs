@@ -536,6 +536,7 @@ fn numbers_that_would_be_given_twice_are_refused() {
 }
 
 /// A damaged row costs what it stands for and nothing else.
+/// SEMANTICS §5.1: what a damaged row costs.
 #[test]
 fn a_damaged_row_hurts_only_itself() {
     let copy = Copy::new();

@@ -8,6 +8,7 @@ use crate::testkit::{MIB, random_bytes, stratafs};
 const EIO: i32 = 5;
 const CONFIG: &str = "[classes.media]\nshards = [\"bulk\"]\nfallback = \"default\"\n";
 
+/// SEMANTICS §5.3.
 #[test]
 fn a_mount_lives_without_one_of_its_shards() {
     let mut m = Mounted::new();

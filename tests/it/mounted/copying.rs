@@ -65,6 +65,7 @@ fn the_same_archive_twice_is_stored_once() {
     assert_eq!(m.chunks(), chunks);
 }
 
+/// SEMANTICS §4.7: copying copies references.
 #[test]
 fn an_old_file_is_restored_with_cp() {
     let m = Mounted::new();

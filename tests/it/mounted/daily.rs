@@ -17,6 +17,7 @@ const EINVAL: i32 = 22;
 const ENAMETOOLONG: i32 = 36;
 const ENOTEMPTY: i32 = 39;
 
+/// SEMANTICS §2.16.
 #[test]
 fn an_unlinked_file_stays_usable_until_closed() {
     let m = Mounted::new();
@@ -203,6 +204,7 @@ fn every_open_flag_does_what_it_says() {
 }
 
 /// find, du and rm -rf meet no `.snapshots`, and what they count is right.
+/// SEMANTICS §4.5.
 #[test]
 fn trees_are_walked_and_removed() {
     let m = Mounted::new();

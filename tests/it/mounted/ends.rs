@@ -11,6 +11,7 @@ const EROFS: i32 = 30;
 const GONE: [i32; 2] = [107, 103];
 
 /// When `umount` returns, the process is done with the volume: a copy of the directory is whole.
+/// SEMANTICS §1.6.
 #[test]
 fn umount_returns_when_everything_is_durable() {
     let mut m = Mounted::new();

@@ -48,6 +48,7 @@ fn slow_gc(m: &Mounted) -> Child {
 }
 
 /// Deleting files and a snapshot is enough: nobody calls gc.
+/// SEMANTICS §4.9.
 #[test]
 fn space_comes_back_by_itself() {
     let config = "[limits]\ncommit_interval_secs = 1\ncontainer_bytes = \"1MiB\"\n\

@@ -50,6 +50,7 @@ fn assert_healed(m: &mut Mounted, good: &[u8]) {
 }
 
 /// The next container cannot be made: a file lies where its folder should be.
+/// SEMANTICS §5.2.
 #[test]
 fn a_shard_that_takes_no_container_stops_writing_and_nothing_else() {
     let mut m = Mounted::with(&[], NO_BACKGROUND_COMMITS);
@@ -75,6 +76,7 @@ fn a_shard_that_takes_no_container_stops_writing_and_nothing_else() {
 
 /// The metadata log cannot be written. Whether a failed batch is on the disk nobody knows, so this
 /// must not be tried again.
+/// SEMANTICS §1.9: `EIO` once, and from then on. SEMANTICS §5.2.
 #[test]
 fn a_metadata_log_that_takes_nothing_stops_writing() {
     let mut m = Mounted::with(&[], NO_BACKGROUND_COMMITS);

@@ -21,6 +21,7 @@ fn shown(m: &Mounted) -> String {
     format!("{},{}", fields[5], fields.last().unwrap())
 }
 
+/// SEMANTICS §3.5.
 #[test]
 fn read_only_and_back_as_mount_8_does_it() {
     let m = Mounted::with(&[], NO_BACKGROUND_COMMITS);
@@ -59,6 +60,7 @@ fn what_became_read_only_survives_the_process() {
     assert_eq!(fs::read_to_string(m.path("file")).unwrap(), "kept");
 }
 
+/// SEMANTICS §3.5.
 #[test]
 fn files_open_for_writing_are_in_the_way() {
     let m = Mounted::new();
@@ -75,6 +77,7 @@ fn files_open_for_writing_are_in_the_way() {
     remount(&m, "ro").ok();
 }
 
+/// SEMANTICS §3.5.
 #[test]
 fn a_volume_opened_read_only_stays_so() {
     let mut m = Mounted::new();
@@ -85,6 +88,7 @@ fn a_volume_opened_read_only_stays_so() {
     assert!(shown(&m).contains("noexec"));
 }
 
+/// SEMANTICS §3.6.
 #[test]
 fn options_that_are_not_named_stay() {
     let mut m = Mounted::new();
@@ -125,6 +129,7 @@ fn noexec_is_real() {
 }
 
 /// On such a mount a crash loses nothing that returned: neither bytes, nor names.
+/// SEMANTICS §3.4.
 #[test]
 fn a_sync_mount_loses_nothing_in_a_crash() {
     let mut m = Mounted::with(&[], NO_BACKGROUND_COMMITS);
@@ -154,6 +159,7 @@ fn a_sync_mount_loses_nothing_in_a_crash() {
     assert!(m.path("empty").exists());
 }
 
+/// SEMANTICS §3.4.
 #[test]
 fn a_dirsync_mount_keeps_names() {
     let mut m = Mounted::with(&[], NO_BACKGROUND_COMMITS);

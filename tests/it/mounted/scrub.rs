@@ -44,6 +44,7 @@ fn interrupt(child: &Child) {
 }
 
 /// P3 and P4 as a user meets them.
+/// SEMANTICS §5.1.
 #[test]
 fn damage_hits_its_bytes_only_is_named_and_heals_by_writing_again() {
     let mut m = Mounted::with(&[], NO_BACKGROUND);

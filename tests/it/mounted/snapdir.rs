@@ -27,6 +27,7 @@ fn take(m: &Mounted, name: &str) {
     fs::create_dir(m.path(&format!(".snapshots/{name}"))).unwrap();
 }
 
+/// SEMANTICS §4.1, and how they go: SEMANTICS §4.2.
 #[test]
 fn mkdir_rmdir_and_mv_make_delete_and_rename() {
     let mut m = Mounted::new();
@@ -49,6 +50,7 @@ fn mkdir_rmdir_and_mv_make_delete_and_rename() {
     m.assert_sound();
 }
 
+/// SEMANTICS §4.2.
 #[test]
 fn names_that_cannot_be_are_refused() {
     let m = Mounted::new();
@@ -72,6 +74,7 @@ fn names_that_cannot_be_are_refused() {
     assert_eq!(names_in(&m.path("")), ["plain"]);
 }
 
+/// SEMANTICS §4.7.
 #[test]
 fn everything_inside_is_read_only() {
     let m = Mounted::new();
@@ -134,6 +137,7 @@ fn a_snapshot_shows_exactly_what_was_there() {
     m.assert_sound();
 }
 
+/// SEMANTICS §4.4.
 #[test]
 fn every_directory_has_its_own_view() {
     let m = Mounted::new();
@@ -196,6 +200,7 @@ fn inode_numbers_are_distinct_and_stable() {
     }
 }
 
+/// SEMANTICS §4.4.
 #[test]
 fn dot_dot_leads_up() {
     let m = Mounted::new();
@@ -215,6 +220,7 @@ fn dot_dot_leads_up() {
     assert_eq!(number(".snapshots/s/d/.."), number(".snapshots/s"));
 }
 
+/// SEMANTICS §4.8.
 #[test]
 fn an_open_file_outlives_its_snapshot() {
     let m = Mounted::new();
@@ -235,6 +241,7 @@ fn an_open_file_outlives_its_snapshot() {
 }
 
 /// The command line and the tree are two doors of one room: what one does the other shows at once.
+/// SEMANTICS §3.2: names in `.snapshots` are asked for each time.
 #[test]
 fn snapshots_of_the_command_line_are_visible_at_once() {
     let m = Mounted::new();
@@ -256,6 +263,7 @@ fn snapshots_of_the_command_line_are_visible_at_once() {
     assert_eq!(listed["snapshots"][0]["name"], "tree", "{listed:#}");
 }
 
+/// SEMANTICS §4.5.
 #[test]
 fn snapdir_can_be_visible() {
     let mut m = Mounted::new();

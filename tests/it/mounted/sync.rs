@@ -91,6 +91,7 @@ const PROMISES: [Way; 11] = [
     }),
 ];
 
+/// SEMANTICS §1.6: what stands in the table.
 #[test]
 fn what_a_call_confirms_survives_a_kill() {
     let mut m = Mounted::with(&[], NO_BACKGROUND_COMMITS);
@@ -118,6 +119,7 @@ fn what_a_call_confirms_survives_a_kill() {
 }
 
 /// They leave it to the commit interval; what is there afterwards is the last commit, whole.
+/// SEMANTICS §1.2: closing syncs nothing. SEMANTICS §6.1: nor does `syncfs`.
 #[test]
 fn calls_that_promise_nothing_commit_nothing() {
     const NOTHING: [Way; 5] = [
@@ -156,6 +158,7 @@ fn calls_that_promise_nothing_commit_nothing() {
 }
 
 /// Closing syncs nothing, but what is there after somebody else's sync is complete.
+/// SEMANTICS §1.2.
 #[test]
 fn a_closed_file_is_complete_if_it_is_there() {
     let mut m = Mounted::with(&[], NO_BACKGROUND_COMMITS);
@@ -173,6 +176,7 @@ fn a_closed_file_is_complete_if_it_is_there() {
 
 /// However many callers there are, and however few threads serve them. Each changes something and
 /// wants it durable in one request, so a commit that served only one would not be empty.
+/// SEMANTICS §1.1.
 #[test]
 fn syncs_at_the_same_time_share_commits() {
     const CALLERS: usize = 48;

@@ -227,6 +227,7 @@ fn data_on_its_way_finds_another_shard() {
 
 /// With no shard at all nothing new is accepted, what was accepted waits, and nothing stops for
 /// good.
+/// SEMANTICS §5.3: with no shard at all.
 #[test]
 fn without_any_shard_writers_wait_for_one() {
     let mut t = TestVolume::new();

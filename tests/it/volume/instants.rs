@@ -38,6 +38,7 @@ fn assert_one_instant(numbers: &[u64], what: &str) {
     assert!(numbers[0] - numbers[FILES - 1] <= 1, "{what}: {numbers:?}");
 }
 
+/// SEMANTICS §4.1: of the whole volume at one instant.
 #[test]
 fn a_snapshot_under_writers_is_one_instant() {
     let t = TestVolume::new();
@@ -63,6 +64,7 @@ fn a_snapshot_under_writers_is_one_instant() {
 }
 
 /// A crash shows one instant, too: the last commit.
+/// SEMANTICS §1.5.
 #[test]
 fn a_crash_under_writers_leaves_one_instant() {
     let mut t = TestVolume::new();
@@ -83,6 +85,7 @@ fn a_crash_under_writers_leaves_one_instant() {
 }
 
 /// rsync's last step: a good file is replaced by a new one, never by an empty one.
+/// SEMANTICS §1.5.
 #[test]
 fn a_crash_never_leaves_an_empty_file_where_a_good_one_was() {
     let mut t = TestVolume::new();

@@ -156,6 +156,7 @@ fn no_bound_is_passed_under_load() {
     t.assert_sound();
 }
 
+/// SEMANTICS §5.6.
 #[test]
 fn more_open_files_than_the_bound_are_refused() {
     let t = TestVolume::with_config("[limits]\nopen_files = 64\n");

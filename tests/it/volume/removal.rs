@@ -131,6 +131,7 @@ fn a_cut_file_that_is_unlinked_keeps_what_was_not_cut() {
     t.assert_sound();
 }
 
+/// SEMANTICS §2.16: the next opening removes it.
 #[test]
 fn an_unlinked_open_file_is_gone_after_a_crash() {
     let mut t = TestVolume::new();

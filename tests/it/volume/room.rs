@@ -27,6 +27,7 @@ fn fill_up(t: &TestVolume, commit_every: u64) -> (u64, Error) {
     panic!("a small disk holds everything");
 }
 
+/// SEMANTICS §1.2: `ENOSPC` comes at `write`. SEMANTICS §5.4: before data is accepted.
 #[test]
 fn a_full_disk_keeps_what_was_accepted() {
     for commit_every in [0, 1, 10] {
@@ -48,6 +49,7 @@ fn a_full_disk_keeps_what_was_accepted() {
     }
 }
 
+/// SEMANTICS §5.4.
 #[test]
 fn a_full_volume_can_be_emptied_and_used_again() {
     let disk = SmallDisk::new(DISK_MIB);
@@ -72,6 +74,7 @@ fn a_full_volume_can_be_emptied_and_used_again() {
 
 /// Somebody else takes even the reserve. A commit then says so, and keeps what it could not store:
 /// with room again, nothing is lost.
+/// SEMANTICS §1.9: `ENOSPC` loses nothing, and the next commit tries again.
 #[test]
 fn a_disk_filled_by_somebody_else_loses_nothing() {
     for crash in [true, false] {
@@ -125,6 +128,7 @@ fn statfs_tells_what_is_left() {
 
 /// The database itself meets the full disk: the commit waits for room and nothing is lost, neither
 /// by waiting nor by a crash.
+/// SEMANTICS §5.5.
 #[test]
 fn a_commit_waits_for_room_for_metadata() {
     for crash in [true, false] {

@@ -81,6 +81,7 @@ fn live_a_while(t: &TestVolume, dice: &mut Dice, rounds: u64, names: &mut Vec<St
 
 /// The promise itself: sets of snapshots are deleted for real until none is left, and each time
 /// exactly what was foretold becomes unused. So do snapshots one by one, as the list says.
+/// SEMANTICS §4.10.
 #[test]
 fn what_is_foretold_becomes_unused_to_the_byte() {
     for seed in SEEDS {
@@ -122,6 +123,7 @@ fn what_is_foretold_becomes_unused_to_the_byte() {
 }
 
 /// Two snapshots of the same data: neither holds it alone, both together do.
+/// SEMANTICS §4.10.
 #[test]
 fn what_two_share_belongs_to_the_set_and_not_to_one() {
     let t = TestVolume::new();
@@ -147,6 +149,7 @@ fn what_two_share_belongs_to_the_set_and_not_to_one() {
 }
 
 /// A deleted file that is still open is in use; when it is closed, the snapshot alone has it.
+/// SEMANTICS §4.10.
 #[test]
 fn an_open_file_without_a_name_still_counts() {
     let mut t = TestVolume::new();
