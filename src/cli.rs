@@ -7,6 +7,7 @@
 mod args;
 mod completions;
 mod config;
+mod diff;
 mod format;
 mod gc;
 mod helper;
@@ -129,6 +130,9 @@ fn run(cli: Cli, line: &[OsString]) -> Result<u8> {
             let response = scrub::ask(&args, output)?;
             print(&response, output)?;
             return Ok(if scrub::is_damaged(&response) { EXIT_PROBLEMS } else { 0 });
+        }
+        Command::Snapshot(args::SnapshotCommand::Diff(args)) => {
+            return diff::run(args, output).map(|()| 0);
         }
         Command::Snapshot(command) => snapshots::request(command)?,
         Command::Prune(args) => snapshots::prune(args),

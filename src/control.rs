@@ -6,7 +6,9 @@
 //! Does not: parse command lines or print (cli), mount (the cli hands in how to unmount).
 
 mod client;
+mod diffs;
 mod ending;
+mod parts;
 mod protocol;
 mod remount;
 mod scrubs;
@@ -14,7 +16,9 @@ mod server;
 mod snapshots;
 
 pub use client::{Client, SOCKET_NAME};
+pub use diffs::{ChangeName, DiffRequest, DiffSums, DifferenceInfo, LIVE, Tally};
 pub use ending::Ending;
+pub use parts::{EachPart, Part, call_in_parts, serve_parts};
 pub use protocol::{
     ClassInfo, Name, PROTOCOL_VERSION, REQUEST_BYTES_MAX, Reply, Request, Response, SnapshotInfo,
     decode_reply, decode_request, encode_reply, encode_request,
@@ -76,6 +80,10 @@ impl Serve for MountedVolume {
         serve_request(&self.volume, Some(&self.mounted), request, progress, gone)
     }
 
+    fn serve_parts(&self, request: &Request, part: &mut EachPart<'_>) -> Result<Response> {
+        serve_parts(&self.volume, Some(&self.mounted), request, part)
+    }
+
     fn abandoned(&self, verb: &str) {
         if verb == "gc" {
             self.volume.stop_gc();
@@ -102,10 +110,31 @@ pub fn call_until(
     progress: &mut dyn FnMut(&str),
     gone: &AtomicBool,
 ) -> Result<Response> {
+    // Only one of the two ways is taken.
+    let progress = std::cell::RefCell::new(progress);
+    reach(
+        dir,
+        request,
+        &mut |client: Client| client.call(request, &mut |text| (progress.borrow_mut())(text)),
+        &mut |volume| {
+            let mut progress = progress.borrow_mut();
+            serve_request(volume, None, request.clone(), &mut **progress, gone)
+        },
+    )
+}
+
+/// Hands a connection to the process that has the volume mounted to `client`, or else the volume,
+/// opened for the time of the request, to `here`.
+fn reach(
+    dir: &Path,
+    request: &Request,
+    client: &mut dyn FnMut(Client) -> Result<Response>,
+    here: &mut dyn FnMut(&Arc<Volume>) -> Result<Response>,
+) -> Result<Response> {
     let deadline = Instant::now() + LOCKED_WAIT;
     loop {
-        if let Some(client) = Client::connect(dir)? {
-            return client.call(request, progress);
+        if let Some(connected) = Client::connect(dir)? {
+            return client(connected);
         }
         let options = OpenOptions {
             env: Env::system(),
@@ -113,26 +142,19 @@ pub fn call_until(
             read_only: !request.changes_volume(),
         };
         match Volume::open(dir, options) {
-            Ok(volume) => return serve_and_close(&volume, request.clone(), progress, gone),
+            Ok(volume) => {
+                let outcome = here(&volume);
+                let closed = volume.shutdown();
+                let response = outcome?;
+                closed?;
+                return Ok(response);
+            }
             Err(Error::Busy { .. }) if Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(50));
             }
             Err(error) => return Err(error),
         }
     }
-}
-
-fn serve_and_close(
-    volume: &Arc<Volume>,
-    request: Request,
-    progress: &mut dyn FnMut(&str),
-    gone: &AtomicBool,
-) -> Result<Response> {
-    let outcome = serve_request(volume, None, request, progress, gone);
-    let closed = volume.shutdown();
-    let response = outcome?;
-    closed?;
-    Ok(response)
 }
 
 /// Carries out `request` on an open volume.
@@ -149,12 +171,7 @@ pub fn serve_request(
     if let Request::Umount { lazy } = request {
         return unmount(volume, mounted, lazy);
     }
-    if mounted.is_some_and(|m| m.ending.begun()) {
-        let dir = volume.dir().display();
-        return Err(Error::Busy {
-            what: format!("Volume {dir} is being unmounted by process {}", std::process::id()),
-        });
-    }
+    refuse_ending(volume, mounted)?;
     let _admitted = mounted.map(|m| m.remount.admit(&request)).transpose()?;
     Ok(match request {
         request @ (Request::SnapshotCreate { .. }
@@ -198,8 +215,21 @@ pub fn serve_request(
         }
         Request::Scrub(request) => scrubs::serve(volume, mounted, request, progress, gone)?,
         Request::Remount(step) => remount::serve(volume, mounted, step)?,
+        request @ Request::SnapshotDiff(_) => {
+            serve_parts(volume, mounted, &request, &mut |_| Ok(()))?
+        }
         Request::Umount { .. } => unreachable!("answered above"),
     })
+}
+
+fn refuse_ending(volume: &Volume, mounted: Option<&MountedInfo>) -> Result<()> {
+    if mounted.is_some_and(|m| m.ending.begun()) {
+        let dir = volume.dir().display();
+        return Err(Error::Busy {
+            what: format!("Volume {dir} is being unmounted by process {}", std::process::id()),
+        });
+    }
+    Ok(())
 }
 
 fn unmount(volume: &Arc<Volume>, mounted: Option<&MountedInfo>, lazy: bool) -> Result<Response> {

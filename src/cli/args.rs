@@ -232,6 +232,7 @@ Examples:
   stratafs snapshot create /mnt before-upgrade
   stratafs snapshot list /backup/vol
   stratafs snapshot list /backup/vol --no-space
+  stratafs snapshot diff /mnt monday tuesday
   stratafs snapshot delete /mnt monday tuesday --dry-run
   stratafs snapshot delete /mnt monday tuesday
   stratafs snapshot rename /mnt monday week-12
@@ -256,6 +257,9 @@ pub(super) enum SnapshotCommand {
         #[arg(long)]
         no_space: bool,
     },
+    /// Say what differs between two snapshots, or between one and the live tree
+    #[command(after_help = super::diff::HELP)]
+    Diff(super::diff::DiffArgs),
     /// Delete snapshots, all of them or none; their space comes back with gc
     Delete {
         #[command(flatten)]

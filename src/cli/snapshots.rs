@@ -18,6 +18,7 @@ pub(super) fn request(command: SnapshotCommand) -> Result<(VolumeArg, Request)> 
         SnapshotCommand::List { volume, no_space } => {
             (volume, Request::SnapshotList { space: !no_space })
         }
+        SnapshotCommand::Diff(_) => unreachable!("it is answered in parts"),
         SnapshotCommand::Delete { volume, names, dry_run } => {
             let names = names.into_iter().map(bytes).collect();
             if dry_run {

@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use super::parts::EachPart;
 use super::protocol::{REPLY_BYTES_MAX, Reply, Request, Response, decode_reply, encode_request};
 use crate::error::{Error, Result};
 use crate::sys::process::peer;
@@ -66,6 +67,23 @@ impl Client {
     /// `Remote` with the sentence and exit code of the other end; `Io` or `Invalid` when the
     /// connection ends without an answer.
     pub fn call(self, request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Response> {
+        self.call_both(request, progress, &mut |_| Ok(()))
+    }
+
+    /// As [`Client::call`], handing the parts of the answer to `part`.
+    ///
+    /// # Errors
+    /// As [`Client::call`]; what `part` returns.
+    pub fn call_in_parts(self, request: &Request, part: &mut EachPart<'_>) -> Result<Response> {
+        self.call_both(request, &mut |_| (), part)
+    }
+
+    fn call_both(
+        self,
+        request: &Request,
+        progress: &mut dyn FnMut(&str),
+        part: &mut EachPart<'_>,
+    ) -> Result<Response> {
         let socket = self.dir.join(SOCKET_NAME);
         let line = encode_request(request)?;
         // A server that refuses answers before it reads, so its answer counts, not our failure.
@@ -85,6 +103,7 @@ impl Client {
             }
             match decode_reply(&line)? {
                 Reply::Progress(text) => progress(&text),
+                Reply::Part(piece) => part(piece)?,
                 Reply::Done(response) => return Ok(response),
                 Reply::Failed { what, code } => return Err(Error::Remote { what, code }),
             }

@@ -7,6 +7,8 @@ use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
+use super::diffs::{DiffRequest, DiffSums};
+use super::parts::Part;
 use super::remount::RemountStep;
 use super::scrubs::{ScrubAnswer, ScrubRequest};
 use super::snapshots::{PruneReport, PruneRequest, SnapshotSpace};
@@ -142,6 +144,8 @@ pub enum Request {
         /// Its name from now on.
         new: Name,
     },
+    /// What differs between two snapshots, or one and the live tree.
+    SnapshotDiff(DiffRequest),
     /// What the volume is and how it does.
     Status,
     /// What is stored and what was saved.
@@ -205,6 +209,7 @@ impl Request {
             Self::Gc { dry_run, .. } => !dry_run,
             Self::Scrub(request) => request.changes_volume(),
             Self::SnapshotList { .. }
+            | Self::SnapshotDiff(_)
             | Self::SnapshotWouldFree { .. }
             | Self::Prune(_)
             | Self::Status
@@ -223,6 +228,7 @@ impl Request {
         match self {
             Self::SnapshotCreate { .. } => "snapshot create",
             Self::SnapshotList { .. } => "snapshot list",
+            Self::SnapshotDiff(_) => "snapshot diff",
             Self::SnapshotWouldFree { .. } => "snapshot delete --dry-run",
             Self::SnapshotHold { held: true, .. } => "snapshot hold",
             Self::SnapshotHold { .. } => "snapshot release",
@@ -307,6 +313,8 @@ pub enum Response {
     Deleted(usize),
     /// What deleting snapshots would free.
     WouldFree(Amount),
+    /// To `snapshot diff`, after its parts.
+    Diff(Box<DiffSums>),
     /// To `prune`.
     Prune(Box<PruneReport>),
     /// To `status`.
@@ -361,6 +369,8 @@ struct ReplyEnvelope {
 pub enum Reply {
     /// Work goes on.
     Progress(String),
+    /// A piece of the answer.
+    Part(Part),
     /// The end: done.
     Done(Response),
     /// The end: refused or failed.

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::client::{SOCKET_NAME, socket_path};
+use super::parts::{EachPart, PART_SECONDS_MAX};
 use super::protocol::{
     REQUEST_BYTES_MAX, Reply, Request, Response, decode_request, encode_reply, too_long,
 };
@@ -50,6 +51,15 @@ pub trait Serve: Send + Sync {
         progress: &mut dyn FnMut(&str),
         gone: &AtomicBool,
     ) -> Result<Response>;
+
+    /// Serves one request that is answered in parts. An error of `part` means that nobody listens.
+    ///
+    /// # Errors
+    /// Whatever the client should be told.
+    fn serve_parts(&self, request: &Request, part: &mut EachPart<'_>) -> Result<Response> {
+        let _ = part;
+        Err(Error::invalid(format!("{} is not served here", request.verb())))
+    }
 
     /// Whoever asked for `verb` is gone before it was done. It may go on all the same.
     fn abandoned(&self, verb: &str) {
@@ -240,6 +250,9 @@ fn converse(shared: &Arc<Shared>, stream: &UnixStream) {
     let outcome = admit(stream).and_then(|()| read_request(stream)).and_then(|request| {
         log::debug!("Control request verb={:?}", request.verb());
         let _running = running(shared, &request);
+        if request.comes_in_parts() {
+            return in_parts(shared, stream, &request);
+        }
         let _watched = watch(shared, stream, request.verb());
         let gone = AtomicBool::new(false);
         let mut progress = |text: &str| {
@@ -250,6 +263,17 @@ fn converse(shared: &Arc<Shared>, stream: &UnixStream) {
         shared.service.serve(request, &mut progress, &gone)
     });
     answer(stream, outcome);
+}
+
+/// Serves a request that is answered in parts. Who reads them may take their time.
+fn in_parts(shared: &Shared, stream: &UnixStream, request: &Request) -> Result<Response> {
+    let patience = Some(Duration::from_secs(PART_SECONDS_MAX));
+    let failed = |e| Error::io("write to", Path::new(SOCKET_NAME), e);
+    stream.set_write_timeout(patience).map_err(failed)?;
+    shared.service.serve_parts(request, &mut |part| {
+        let line = encode_reply(Reply::Part(part))?;
+        (&mut &*stream).write_all(&line).map_err(failed)
+    })
 }
 
 /// Ends the watch over a client.

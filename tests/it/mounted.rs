@@ -6,6 +6,7 @@ mod backup;
 mod commands;
 mod copying;
 mod daily;
+mod diff;
 mod ends;
 mod fstab;
 mod gc;

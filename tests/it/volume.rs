@@ -4,6 +4,7 @@ mod away;
 mod bytes;
 mod classes;
 mod dedup;
+mod diff;
 mod gc;
 mod gc_races;
 mod gc_runs;
