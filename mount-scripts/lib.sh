@@ -70,6 +70,12 @@ NEEDS
 cc             gcc
 borg           borgbackup
 restic         restic
+smbd           samba
+smbclient      smbclient
+/usr/lib/*/samba/vfs/shadow_copy2.so  samba-vfs-modules
+ganesha.nfsd   nfs-ganesha
+/usr/lib/*/ganesha/libfsalvfs.so  nfs-ganesha-vfs
+nfs-ls         libnfs-utils
 NEEDS
     fi
 }

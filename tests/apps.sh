@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs programs that people trust with their data on a mount, and compares what they made.
 # Usage: tests/apps.sh [quick|big|all] [--program STRATAFS] [--only STEP]
-# quick (the default): rsync, tar, cp, git, sqlite. big: PostgreSQL, cargo, borg, restic; installs
-# what is missing. Every step ends with a line PASS or FAIL; the exit code is 1 if one failed.
+# quick (the default): rsync, tar, cp, git, sqlite. big: PostgreSQL, cargo, borg, restic, Samba, NFS;
+# installs what is missing. Every step ends with a line PASS or FAIL; the exit code is 1 if one failed.
 set -euo pipefail
 REPO="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=mount-scripts/lib.sh
@@ -13,10 +13,12 @@ REPO="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 . "$REPO/tests/apps/quick.sh"
 # shellcheck source=tests/apps/big.sh
 . "$REPO/tests/apps/big.sh"
+# shellcheck source=tests/apps/share.sh
+. "$REPO/tests/apps/share.sh"
 
 QUICK=(rsync_there_and_back tar_there_and_back cp_there_and_back git_repository
     sqlite_rollback sqlite_wal sqlite_killed)
-BIG=(postgresql cargo_build borg_repository restic_repository)
+BIG=(postgresql cargo_build borg_repository restic_repository samba_previous_versions nfs_export)
 # No step takes longer, unless it hangs.
 STEP_SECS_MAX=400
 
@@ -46,6 +48,7 @@ clean_up() {
     local code=$?
     set +e
     if [ -n "$STEP_PID" ]; then kill -KILL -- "-$STEP_PID" 2>/dev/null; fi
+    end_servers
     if mountpoint -q "$MNT"; then
         "$STRATAFS" umount "$MNT" >/dev/null 2>&1
     fi
@@ -87,6 +90,7 @@ run_step() {
     done
     wait "$STEP_PID"
     code=$?
+    end_servers
     kill -KILL -- "-$STEP_PID" 2>/dev/null
     STEP_PID=
     set -e

@@ -75,7 +75,8 @@ def opened(handle):
 os.makedirs("a/b")
 write("a/b/f", b"found")
 os.mkdir(".snapshots/s")
-print(handle("a/b/f"), handle("a/b"), handle(".snapshots/s/a/b/f"), handle("."))
+paths = ["a/b/f", "a/b", ".snapshots/s/a/b/f", ".", ".snapshots/s/a/b"]
+print(*[handle(path) for path in paths])
 "#
         ),
     );
@@ -95,12 +96,18 @@ assert os.listdir(below) == ["f"]
 os.fchdir(below)
 assert os.getcwd().endswith("/a/b"), os.getcwd()
 os.chdir("../..")
-assert [handle(p) for p in ["a/b/f", "a/b", ".snapshots/s/a/b/f", "."]] == before
+# Its way up leads through a directory that no listing shows.
+refused(errno.ESTALE, opened, before[4])
+paths = ["a/b/f", "a/b", ".snapshots/s/a/b/f", ".", ".snapshots/s/a/b"]
+assert [handle(path) for path in paths] == before
 os.unlink("a/b/f")
 refused(errno.ESTALE, opened, before[0])
 "#
         ),
     );
+    m.remount_with(&["-o", "snapdir=visible"]);
+    let inside = before.split_whitespace().last().unwrap();
+    python(&m, &format!("{handle}\nassert os.listdir(opened({inside:?})) == ['f']"));
 }
 
 /// SEMANTICS §3.3: `rename` replaces at once, and does what its flags say.
