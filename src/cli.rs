@@ -22,6 +22,7 @@ mod output;
 mod profile;
 mod rebuild;
 mod remount;
+mod restore;
 mod scrub;
 mod show;
 mod snapshots;
@@ -136,6 +137,7 @@ fn run(cli: Cli, line: &[OsString]) -> Result<u8> {
         }
         Command::Snapshot(command) => snapshots::request(command)?,
         Command::Prune(args) => snapshots::prune(args),
+        Command::Restore(args) => restore::request(args)?,
         Command::Status(volume) => (volume, Request::Status),
         Command::Class(command) => class_request(command)?,
         Command::Shard(command) => shard_request(command),
@@ -148,6 +150,7 @@ fn run(cli: Cli, line: &[OsString]) -> Result<u8> {
     print(&response, output)?;
     match response {
         Response::Check(report) if !report.problems.is_empty() => Ok(EXIT_PROBLEMS),
+        Response::Restored(report) if report.in_the_way > 0 => Ok(1),
         _ => Ok(0),
     }
 }

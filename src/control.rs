@@ -11,6 +11,7 @@ mod ending;
 mod parts;
 mod protocol;
 mod remount;
+mod restores;
 mod scrubs;
 mod server;
 mod snapshots;
@@ -24,6 +25,7 @@ pub use protocol::{
     decode_reply, decode_request, encode_reply, encode_request,
 };
 pub use remount::{RemountModes, RemountState, RemountStep};
+pub use restores::RestoreRequest;
 pub use scrubs::{ScrubAnswer, ScrubRequest};
 pub use server::{CONNECTIONS_MAX, Serve, Server};
 pub use snapshots::{KeptSnapshot, PruneReport, PruneRequest, SnapshotSpace};
@@ -41,6 +43,7 @@ use crate::config::{Chunking, ClassSpec, CodecSetting};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::gc::{self, GcOptions};
+use crate::restore::Changed;
 use crate::types::At;
 use crate::volume::{OpenOptions, Volume};
 
@@ -56,6 +59,8 @@ pub struct MountedInfo {
     pub mountpoint: PathBuf,
     /// Unmounts, lazily or not.
     pub unmount: Box<dyn Fn(bool) -> Result<()> + Send + Sync>,
+    /// Makes the kernel forget what is not as it may remember it.
+    pub forget: Box<dyn Fn(Changed<'_>) + Send + Sync>,
     /// How far the end has come.
     pub ending: Arc<Ending>,
     /// Whether it takes changes.
@@ -213,6 +218,7 @@ pub fn serve_request(
             let options = GcOptions { dry_run, min_dead_percent, automatic: false };
             Response::Gc(Box::new(gc::run_with(volume, options, progress)?))
         }
+        Request::Restore(request) => restores::serve(volume, mounted, &request, progress, gone)?,
         Request::Scrub(request) => scrubs::serve(volume, mounted, request, progress, gone)?,
         Request::Remount(step) => remount::serve(volume, mounted, step)?,
         request @ Request::SnapshotDiff(_) => {

@@ -101,6 +101,7 @@ pub struct Mounted {
     by_helper: bool,
     /// Lets a request loop poll while requests come.
     _governor: Option<Governor>,
+    notifier: Arc<OnceLock<Notifier>>,
 }
 
 /// Checks, before anything is touched, that a volume in the directory `volume` can be mounted;
@@ -148,6 +149,7 @@ pub fn mount(vfs: &Arc<Vfs>, options: &MountOptions) -> Result<Mounted> {
         device,
         session: Mutex::new(Some(session)),
         by_helper,
+        notifier,
         _governor: governor,
     })
 }

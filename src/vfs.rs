@@ -302,7 +302,7 @@ impl Vfs {
             return self.latest_target(id);
         }
         let (at, ino) = self.place(node)?;
-        let inode = self.volume.stat(at, ino)?.inode;
+        let inode = self.volume.stat(at, ino).map_err(gone)?.inode;
         match inode.kind {
             FileKind::Symlink => Ok(inode.target),
             _ => Err(Error::invalid("Not a symbolic link")),
@@ -380,6 +380,15 @@ fn sibling(node: Node, ino: Ino) -> Node {
 fn reserved() -> Error {
     Error::NotPermitted {
         what: "Only snapshots can be made, renamed and deleted in .snapshots".to_owned(),
+    }
+}
+
+/// What a command replaced behind the kernel's back is gone, not missing: told so, the kernel looks
+/// the name up again and finds what is there now.
+fn gone(error: Error) -> Error {
+    match error {
+        Error::NotFound { .. } => Error::Stale,
+        error => error,
     }
 }
 

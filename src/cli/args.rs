@@ -147,6 +147,9 @@ pub(super) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Put a file or tree of a snapshot back, without copying bytes
+    #[command(after_help = super::restore::HELP)]
+    Restore(super::restore::RestoreArgs),
     /// Verify what is stored, name what is damaged, and repair it from good copies
     #[command(after_help = super::scrub::HELP)]
     Scrub(super::scrub::ScrubArgs),

@@ -19,9 +19,10 @@ use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::fuse::{MountOptions, Mounted, check, detach_dead, mount};
 use crate::gc::Keeper;
+use crate::restore::Changed;
 use crate::scrub::Background;
 use crate::sys::process::{Signal, Signals, bound_malloc};
-use crate::vfs::{Vfs, VfsOptions};
+use crate::vfs::{Node, Vfs, VfsOptions};
 use crate::volume::{OpenOptions, Volume};
 
 /// A signal to end is patient with files that are just being closed; each try waits a second.
@@ -187,6 +188,7 @@ fn start(volume: &Arc<Volume>, options: &MountOptions, choices: &Choices) -> Res
     let info = MountedInfo {
         mountpoint: mountpoint.clone(),
         unmount: unmounter(volume, &mounted, mountpoint),
+        forget: forgetter(&mounted),
         ending: Arc::clone(&ending),
         remount: remounter(&vfs, generic.has("ro")),
     };
@@ -212,6 +214,15 @@ fn remounter(vfs: &Arc<Vfs>, read_only: bool) -> RemountState {
         }
     };
     RemountState::new(read_only, Box::new(apply))
+}
+
+/// How the kernel is made to forget what a command changed.
+fn forgetter(mounted: &Arc<Mounted>) -> Box<dyn Fn(Changed<'_>) + Send + Sync> {
+    let mounted = Arc::clone(mounted);
+    Box::new(move |what| match what {
+        Changed::Name(dir, name) => mounted.forget_name(Node::Live(dir), name),
+        Changed::Inode(ino) => mounted.forget_node(Node::Live(ino)),
+    })
 }
 
 /// How a client's unmount is done: one that finds the mountpoint in use says by whom, and one whose

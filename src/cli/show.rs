@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::format::{Align::Left, Align::Right, Table, count, percent, plain, size};
-use super::{gc, scrub};
+use super::{gc, restore, scrub};
 use crate::check::CheckReport;
 use crate::control::{ClassInfo, Response};
 use crate::volume::{ClassReport, Explanation, ShardInfo, StatsReport, Status};
@@ -32,6 +32,7 @@ pub(super) fn text(response: &Response) -> String {
         Response::Shard(shard) => shards(std::slice::from_ref(shard)),
         Response::Check(report) => check(report),
         Response::Gc(report) => gc::text(report),
+        Response::Restored(report) => restore::text(report),
         Response::Scrub(answer) => scrub::text(answer),
     }
 }
@@ -53,6 +54,7 @@ pub(super) fn document(response: &Response) -> serde_json::Result<Value> {
         Response::Shard(shard) => serde_json::to_value(shard)?,
         Response::Check(report) => serde_json::to_value(report)?,
         Response::Gc(report) => serde_json::to_value(report)?,
+        Response::Restored(report) => serde_json::to_value(report)?,
         Response::Scrub(answer) => scrub::document(answer)?,
         Response::Remounted => json!({ "remounted": true }),
         Response::Unmounted => json!({ "unmounted": true }),

@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 use super::diffs::{DiffRequest, DiffSums};
 use super::parts::Part;
 use super::remount::RemountStep;
+use super::restores::RestoreRequest;
 use super::scrubs::{ScrubAnswer, ScrubRequest};
 use super::snapshots::{PruneReport, PruneRequest, SnapshotSpace};
 use crate::check::CheckReport;
 use crate::error::{Error, Result};
 use crate::gc::GcReport;
+use crate::restore::RestoreReport;
 use crate::types::{Snapshot, Timestamp};
 use crate::volume::{Amount, Explanation, ShardInfo, StatsReport, Status};
 
@@ -182,6 +184,8 @@ pub enum Request {
         /// Repack containers of which so many percent are dead.
         min_dead_percent: Option<u8>,
     },
+    /// Put a file or tree of a snapshot back.
+    Restore(RestoreRequest),
     /// Verify, or put right.
     Scrub(ScrubRequest),
     /// Get ready for other mount options, or take note of them.
@@ -207,6 +211,7 @@ impl Request {
             | Self::ShardAdd { .. }
             | Self::Umount { .. } => true,
             Self::Gc { dry_run, .. } => !dry_run,
+            Self::Restore(request) => !request.dry_run,
             Self::Scrub(request) => request.changes_volume(),
             Self::SnapshotList { .. }
             | Self::SnapshotDiff(_)
@@ -244,6 +249,7 @@ impl Request {
             Self::ShardAdd { .. } => "shard add",
             Self::Check { .. } => "check",
             Self::Gc { .. } => "gc",
+            Self::Restore(_) => "restore",
             Self::Scrub(request) => request.verb(),
             Self::Remount(_) => "mount -o remount",
             Self::Umount { .. } => "umount",
@@ -333,6 +339,8 @@ pub enum Response {
     Check(Box<CheckReport>),
     /// To `gc`.
     Gc(Box<GcReport>),
+    /// To `restore`.
+    Restored(Box<RestoreReport>),
     /// To `scrub`.
     Scrub(Box<ScrubAnswer>),
     /// The mount has its new options, or may have them.

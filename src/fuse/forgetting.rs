@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use fuser::INodeNo;
 use log::warn;
 
+use super::Mounted;
 use super::adapter::Adapter;
 use crate::vfs::Node;
 
@@ -50,5 +51,20 @@ impl Adapter {
         if std::thread::Builder::new().name("let-go".to_owned()).spawn(ease).is_err() {
             self.easing.store(false, Relaxed);
         }
+    }
+}
+
+impl Mounted {
+    /// Makes the kernel forget what a name leads to, or that it leads nowhere. Waits for requests
+    /// about the directory that are being answered.
+    pub fn forget_name(&self, dir: Node, name: &[u8]) {
+        let name = OsStr::from_bytes(name);
+        // Most names were never asked for; then there is nothing to forget.
+        let _ = self.notifier.get().map(|n| n.inval_entry(INodeNo(dir.number()), name));
+    }
+
+    /// Makes the kernel forget the attributes of a node and, if it is a directory, its listing.
+    pub fn forget_node(&self, node: Node) {
+        let _ = self.notifier.get().map(|n| n.inval_inode(INodeNo(node.number()), 0, 0));
     }
 }

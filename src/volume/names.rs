@@ -27,7 +27,7 @@ pub(super) fn check_name(name: &[u8]) -> Result<()> {
 }
 
 /// The directory `ino` as it is now; `NotFound` if it is gone, `NotDirectory` if it is none.
-fn directory(view: &View<'_>, ino: Ino) -> Result<Inode> {
+pub(super) fn directory(view: &View<'_>, ino: Ino) -> Result<Inode> {
     let inode = view.inode(At::Live, ino)?.filter(|inode| inode.nlink > 0);
     let inode = inode.ok_or_else(|| Error::not_found("directory"))?;
     if inode.kind == FileKind::Directory { Ok(inode) } else { Err(Error::NotDirectory) }
@@ -38,12 +38,17 @@ fn entry(view: &View<'_>, parent: Ino, name: &[u8]) -> Result<(Dirent, Inode)> {
     Ok((found, target(view, found.ino)?))
 }
 
-fn target(view: &View<'_>, ino: Ino) -> Result<Inode> {
+pub(super) fn target(view: &View<'_>, ino: Ino) -> Result<Inode> {
     view.inode(At::Live, ino)?
         .ok_or_else(|| Error::corrupt(format!("inode {ino}"), "an entry names it, it is missing"))
 }
 
-fn touch_directory(edit: &mut Edit<'_>, ino: Ino, now: Timestamp, links: i32) -> Result<()> {
+pub(super) fn touch_directory(
+    edit: &mut Edit<'_>,
+    ino: Ino,
+    now: Timestamp,
+    links: i32,
+) -> Result<()> {
     let mut dir = directory(&edit.view(), ino)?;
     dir.mtime = now;
     dir.ctime = now;
@@ -294,7 +299,7 @@ impl Volume {
     }
 
     /// One name of an inode is gone; a directory has only one.
-    fn drop_link(
+    pub(super) fn drop_link(
         &self,
         edit: &mut Edit<'_>,
         ino: Ino,

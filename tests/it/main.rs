@@ -16,6 +16,7 @@ mod mounted;
 mod profile;
 mod protection;
 mod races;
+mod restore;
 mod shell;
 mod snapshots;
 mod testkit;

@@ -18,6 +18,7 @@ mod load;
 mod namespace;
 mod poison;
 mod remount;
+mod restore;
 mod retention;
 mod rsync;
 mod scrub;
