@@ -99,6 +99,17 @@ put 644 "$scratch/zsh" "$prefix/share/zsh/site-functions/_stratafs"
 put 644 "$scratch/fish" "$prefix/share/fish/vendor_completions.d/stratafs.fish"
 
 "$program" man --dir "$scratch/man" >/dev/null
+mkdir -p "$scratch/man/man8"
+for name in umount.stratafs umount.fuse.stratafs; do
+    echo ".so man1/stratafs-umount.1" >"$scratch/man/man8/$name.8"
+done
+{
+    printf '.TH STRATAFS-BACKUP 8 "" "%s" "StrataFS"\n' "$("$program" version)"
+    printf '.SH NAME\nstratafs-backup \\- rsync into a StrataFS mount, a snapshot, and prune\n'
+    printf '.SH SYNOPSIS\n.B stratafs-backup\n[\\-n] [\\-v] [\\-q] \\fINAME\\fR|\\fIFILE\\fR\n.SH DESCRIPTION\n.nf\n'
+    "$REPO/mount-scripts/stratafs-backup" --help | sed "s/\\\\/\\\\e/g; s/-/\\\\-/g; s/^[.']/\\\\\&&/"
+    printf '.fi\n.SH SEE ALSO\n.BR stratafs (1),\n.BR stratafs\\-prune (1),\n.BR rsync (1)\n'
+} >"$scratch/man/man8/stratafs-backup.8"
 while IFS= read -r page; do
     put 644 "$scratch/man/$page" "$prefix/share/man/$page"
 done < <(cd "$scratch/man" && find . -type f -printf '%P\n' | sort)

@@ -44,6 +44,20 @@ fusermount3    fuse3
 setfacl        acl
 setfattr       attr
 NEEDS
+    if [ "${1:-}" = trial ]; then
+        cat <<'NEEDS'
+debootstrap    debootstrap
+systemd-nspawn systemd-container
+lintian        lintian
+unshare        util-linux
+NEEDS
+    fi
+    if [ "${1:-}" = deb ]; then
+        cat <<'NEEDS'
+dpkg-shlibdeps dpkg-dev
+strip          binutils
+NEEDS
+    fi
     if [ "${1:-}" = tests ]; then
         cat <<'NEEDS'
 sqlite3        sqlite3
