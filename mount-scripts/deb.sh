@@ -41,21 +41,21 @@ program="${GIVEN:-$STRATAFS}"
 work="$(mktemp -d)"
 trap 'rm -rf -- "$work"' EXIT
 umask 022
-root="$work/root" doc="$work/root/usr/share/doc/stratafs" debian="$REPO/mount-scripts/debian"
+tree="$work/tree" doc="$work/tree/usr/share/doc/stratafs" debian="$REPO/mount-scripts/debian"
 cp -- "$program" "$work/stratafs"
 strip --strip-unneeded "$work/stratafs"
-STRATAFS="$work/stratafs" "$REPO/mount-scripts/install.sh" --prefix /usr --destdir "$root" >/dev/null
+STRATAFS="$work/stratafs" "$REPO/mount-scripts/install.sh" --prefix /usr --destdir "$tree" >/dev/null
 
 # dpkg has its own list of files and its own way to remove them.
-rm -r -- "$root/usr/share/stratafs"
+rm -r -- "$tree/usr/share/stratafs"
 # Debian's places for what others put elsewhere.
-mkdir -p "$root/usr/share/zsh/vendor-completions" "$root/etc/stratafs/backup" \
-    "$root/usr/share/lintian/overrides"
-install -m 644 "$debian/lintian-overrides" "$root/usr/share/lintian/overrides/stratafs"
-mv "$root/usr/share/zsh/site-functions/_stratafs" "$root/usr/share/zsh/vendor-completions/"
-rmdir "$root/usr/share/zsh/site-functions"
+mkdir -p "$tree/usr/share/zsh/vendor-completions" "$tree/etc/stratafs/backup" \
+    "$tree/usr/share/lintian/overrides"
+install -m 644 "$debian/lintian-overrides" "$tree/usr/share/lintian/overrides/stratafs"
+mv "$tree/usr/share/zsh/site-functions/_stratafs" "$tree/usr/share/zsh/vendor-completions/"
+rmdir "$tree/usr/share/zsh/site-functions"
 for name in mount.fuse.stratafs umount.stratafs umount.fuse.stratafs; do
-    ln -sfn mount.stratafs "$root/usr/sbin/$name"
+    ln -sfn mount.stratafs "$tree/usr/sbin/$name"
 done
 # The date of the sources, so that the same sources give the same package.
 stamp="${SOURCE_DATE_EPOCH:-$(git -C "$REPO" log -1 --format=%ct 2>/dev/null || date +%s)}"
@@ -63,24 +63,24 @@ rm "$doc/LICENSE-MIT" "$doc/LICENSE-APACHE"
 mv "$doc/CHANGELOG.md" "$doc/changelog"
 printf 'stratafs (%s) unstable; urgency=medium\n\n  * See changelog.gz.\n\n -- %s  %s\n' "$version" \
     "$(sed -n 's/^Maintainer: //p' "$debian/control")" "$(date -R -u -d "@$stamp")" >"$doc/changelog.Debian"
-mit="$(sed '1,/^$/d; s/^$/./; s/^/ /' "$REPO/LICENSE-MIT")"
+mit="$(sed '1,/^$/d' "$REPO/LICENSE-MIT")"
 awk -v mit="$mit" '/^@MIT@$/ { print mit; next } { print }' "$debian/copyright" >"$doc/copyright"
-gzip -9n "$doc/changelog" "$doc/changelog.Debian" "$root"/usr/share/man/man*/*
+gzip -9n "$doc/changelog" "$doc/changelog.Debian" "$tree"/usr/share/man/man*/*
 
-mkdir -p "$work/shlibs/debian" "$root/DEBIAN"
+mkdir -p "$work/shlibs/debian" "$tree/DEBIAN"
 echo 'Source: stratafs' >"$work/shlibs/debian/control"
-depends="$(cd "$work/shlibs" && dpkg-shlibdeps -O --ignore-missing-info "$root/usr/bin/stratafs" 2>/dev/null)"
+depends="$(cd "$work/shlibs" && dpkg-shlibdeps -O --ignore-missing-info "$tree/usr/bin/stratafs" 2>/dev/null)"
 sed -e "s/@VERSION@/$version/; s/@ARCH@/$(dpkg --print-architecture)/" \
-    -e "s/@SIZE@/$(du -k -s --apparent-size "$root" | cut -f 1)/" \
-    -e "s/@DEPENDS@/${depends#shlibs:Depends=}/" "$debian/control" >"$root/DEBIAN/control"
-install -m 755 "$debian/postinst" "$debian/prerm" "$debian/postrm" "$root/DEBIAN/"
-(cd "$root" && find . -path ./DEBIAN -prune -o -type f -printf '%P\0' | sort -z | xargs -0 md5sum) \
+    -e "s/@SIZE@/$(du -k -s --apparent-size "$tree" | cut -f 1)/" \
+    -e "s/@DEPENDS@/${depends#shlibs:Depends=}/" "$debian/control" >"$tree/DEBIAN/control"
+install -m 755 "$debian/postinst" "$debian/prerm" "$debian/postrm" "$tree/DEBIAN/"
+(cd "$tree" && find . -path ./DEBIAN -prune -o -type f -printf '%P\0' | sort -z | xargs -0 md5sum) \
     >"$work/md5sums"
-install -m 644 "$work/md5sums" "$root/DEBIAN/md5sums"
-find "$root" -exec touch --no-dereference -d "@$stamp" {} +
+install -m 644 "$work/md5sums" "$tree/DEBIAN/md5sums"
+find "$tree" -exec touch --no-dereference -d "@$stamp" {} +
 
 package="$output/stratafs_${version}_$(dpkg --print-architecture).deb"
-dpkg-deb --root-owner-group --build "$root" "$package" >&2
+dpkg-deb --root-owner-group --build "$tree" "$package" >&2
 if command -v lintian >/dev/null; then
     lintian --allow-root --profile debian --tag-display-limit 0 "$package" >&2 || true
 fi

@@ -34,7 +34,6 @@ stops_although_busy() {
 }
 is_refused_once() {
     mkdir -p /mnt/wrong
-    printf 'VOLUME=/nowhere\nMOUNTPOINT=/mnt/wrong\n' >/etc/stratafs/wrong.conf
     if systemctl start stratafs@wrong; then return 1; fi
     sleep 7
     [ "$(systemctl show -P NRestarts stratafs@wrong)" = 0 ] && systemctl is-failed -q stratafs@wrong
@@ -47,8 +46,19 @@ mount_unit_waits() {
     systemctl start mnt-unit.mount && is_mounted && systemctl stop mnt-unit.mount && is_closed
 }
 
-printf 'VOLUME=%s\nMOUNTPOINT=%s\nOPTIONS=noatime\n' "$V" "$M" >/etc/stratafs/unit.conf
-printf 'MOUNT=%s\nSOURCE=/etc\nKEEP_LAST=2\n' "$M" >/etc/stratafs/backup/unit.conf
+cat >/etc/stratafs/config.toml <<PROFILES
+[profiles.unit]
+volume = "$V"
+mountpoint = "$M"
+source = ["/etc"]
+[profiles.unit.mount]
+options = "noatime"
+[profiles.unit.prune]
+keep-last = 2
+[profiles.wrong]
+volume = "/nowhere"
+mountpoint = "/mnt/wrong"
+PROFILES
 mkdir -p "$M" && rm -rf "$V" && stratafs init "$V"
 check "systemd: started is when the mount answers" starts_ready
 check "systemd: the unit says where it is mounted" has_status

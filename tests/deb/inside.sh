@@ -53,7 +53,8 @@ back_up() {
 }
 
 units_are_right() {
-    printf 'VOLUME=%s\nMOUNTPOINT=%s\nOPTIONS=noatime\n' "$V" "$M" >/etc/stratafs/main.conf
+    printf '[profiles.main]\nvolume = "%s"\nmountpoint = "%s"\n' "$V" "$M" >/etc/stratafs/config.toml
+    stratafs status -P main >/dev/null
     apt-get -qq install -y --no-install-recommends systemd systemd-sysv dbus
     # Pages are not there for a check that runs man.
     systemd-analyze --man=no verify stratafs@main.service stratafs-backup@etc.service stratafs-backup@etc.timer
@@ -93,7 +94,7 @@ removal_is_refused_while_mounted() {
 remove_and_purge() {
     names >/trial/before
     apt-get -qq remove -y stratafs
-    [ ! -e /usr/bin/stratafs ] && [ ! -e /sbin/mount.stratafs ] && [ -e /etc/stratafs/main.conf ]
+    [ ! -e /usr/bin/stratafs ] && [ ! -e /sbin/mount.stratafs ] && [ -e /etc/stratafs/config.toml ]
     dpkg --purge stratafs
     [ ! -e /etc/stratafs ]
     ends compgen -G '/etc/systemd/system/*.wants/stratafs*'

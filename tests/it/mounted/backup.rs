@@ -154,6 +154,43 @@ fn the_volume_below_a_source_is_left_out() {
 }
 
 #[test]
+fn a_profile_says_what_the_file_leaves_out() {
+    let b = Backup::new();
+    let profiles = b.m.outside().join("profiles.toml");
+    let write = |more: &str| {
+        let text = format!(
+            "[profiles.home]\nmountpoint = {:?}\nsource = [{:?}]\nexclude = [\"cache/\"]\n{more}",
+            b.m.text(""),
+            b.source()
+        );
+        fs::write(&profiles, text).unwrap();
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("mount-scripts/stratafs-backup");
+    let run_by = |name: &str| {
+        let variables = [
+            format!("STRATAFS={}", env!("CARGO_BIN_EXE_stratafs")),
+            format!("STRATAFS_CONFIG={}", profiles.display()),
+            format!("STRATAFS_BACKUP_DIR={}", b.m.outside().display()),
+        ];
+        let words = [&variables[..], &[script.to_str().unwrap().to_owned(), name.to_owned()]];
+        try_run("env", &words.concat())
+    };
+    // By name, without a file; and without a section that says what to keep.
+    write("");
+    run_by("home").ok();
+    fs::create_dir(b.m.path(".snapshots/home-0")).unwrap();
+    assert!(b.copy("", "kept/letter").exists() && !b.copy("", "cache").exists());
+    assert_eq!(b.snapshots().len(), 2);
+    write("[profiles.home.prune]\nkeep-last = 1\n");
+    fs::write(b.file(), "PROFILE=home\nSNAPSHOT=home-%s%N\n").unwrap();
+    run_by("home").ok();
+    assert_eq!(b.snapshots().len(), 1);
+    let ran = run_by("other");
+    assert_eq!((ran.code, ran.stderr.lines().count()), (Some(8), 1), "{ran:#?}");
+    assert!(ran.stderr.contains("No profile \"other\""), "{ran:#?}");
+}
+
+#[test]
 fn one_at_a_time() {
     let b = Backup::new();
     b.configure("PRE=sleep 5\n");
@@ -212,6 +249,10 @@ fn files_that_are_not_right_are_refused_by_line() {
         assert_eq!(ran.stderr.lines().count(), 1, "{more}: {ran:#?}");
         assert!(ran.stderr.contains(words), "{more}: {ran:#?}");
     }
+    b.configure("PROFILE=none\nMOUNT=relative\n");
+    assert_eq!(b.run(&[]).code, Some(8));
+    fs::write(b.file(), "PROFILE=none\n").unwrap();
+    assert!(b.run(&[]).stderr.contains("No profile \"none\""));
     fs::write(b.file(), "SOURCE=/home\n").unwrap();
     assert!(b.run(&[]).stderr.contains("MOUNT is missing"));
     fs::write(b.file(), "MOUNT=/mnt\n").unwrap();
