@@ -41,6 +41,12 @@ quick) STEPS=("${QUICK[@]}") ;;
 big) STEPS=("${BIG[@]}") ;;
 all) STEPS=("${QUICK[@]}" "${BIG[@]}") ;;
 esac
+if [ -n "$ONLY" ]; then
+    printf '%s\n' "${STEPS[@]}" | grep -qxF -- "$ONLY" ||
+        fail "There is no step \"$ONLY\" in $MODE; there are: ${STEPS[*]}."
+    STEPS=("$ONLY")
+fi
+if [ -n "$PROGRAM" ] && [ ! -x "$PROGRAM" ]; then fail "$PROGRAM is no program."; fi
 [ "$(id -u)" = 0 ] || fail "Run this as root: it makes device nodes and attributes only root may set."
 
 STEP_PID=
@@ -133,9 +139,7 @@ export HOME="$WORK" LC_ALL=C.UTF-8
 make_tree "$WORK/source"
 
 heading "Steps on a mount: $MODE"
-for step in "${STEPS[@]}"; do
-    if [ -z "$ONLY" ] || [ "$ONLY" = "$step" ]; then run_step "$step"; fi
-done
+for step in "${STEPS[@]}"; do run_step "$step"; done
 
 heading "Every byte of the volume, and its log"
 "$STRATAFS" umount "$MNT"
