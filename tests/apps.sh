@@ -53,13 +53,25 @@ STEP_PID=
 clean_up() {
     local code=$?
     set +e
-    if [ -n "$STEP_PID" ]; then kill -KILL -- "-$STEP_PID" 2>/dev/null; fi
+    if [ -n "$STEP_PID" ]; then end_step; fi
     end_servers
     if mountpoint -q "$MNT"; then
         "$STRATAFS" umount "$MNT" >/dev/null 2>&1
     fi
     clean_below "$WORK"
     exit "$code"
+}
+
+# Ends a step that runs: asked to, it ends its servers.
+end_step() {
+    local tries
+    kill -TERM -- "-$STEP_PID" 2>/dev/null
+    for tries in $(seq 100); do
+        kill -0 -- "-$STEP_PID" 2>/dev/null || return 0
+        sleep 0.1
+    done
+    kill -KILL -- "-$STEP_PID" 2>/dev/null
+    echo "A step did not end within $((tries / 10)) s of being asked to"
 }
 
 compare() { python3 "$REPO/tests/apps/compare.py" "$@"; }
@@ -90,7 +102,7 @@ run_step() {
     while kill -0 "$STEP_PID" 2>/dev/null; do
         if [ $((SECONDS - began)) -gt "$STEP_SECS_MAX" ]; then
             echo "Took longer than $STEP_SECS_MAX s" >>"$WORK/$name.log"
-            kill -KILL -- "-$STEP_PID"
+            end_step >>"$WORK/$name.log"
         fi
         sleep 0.1
     done
