@@ -15,6 +15,7 @@ mod handshake;
 mod precheck;
 mod pulse;
 mod reply;
+mod slow;
 mod time;
 mod translate;
 
@@ -124,6 +125,7 @@ pub fn mount(vfs: &Arc<Vfs>, options: &MountOptions) -> Result<Mounted> {
     let notifier = Arc::new(OnceLock::new());
     let pulse = Arc::new(Pulse::default());
     let adapter = Adapter::new(Arc::clone(vfs), Arc::clone(&notifier), Arc::clone(&pulse));
+    let found_out = adapter.found_out();
     let (session, by_helper) = start_session(adapter, &mountpoint, options)?;
     let polled = session.as_fd().try_clone_to_owned();
     let failed = |e: io::Error| {
@@ -141,6 +143,7 @@ pub fn mount(vfs: &Arc<Vfs>, options: &MountOptions) -> Result<Mounted> {
     let buffers = loops * LOOP_BYTES;
     let held = move || MemoryUse::new(buffers, buffers, "mount option threads");
     vfs.volume().stats().holders.announce("fuse_buffers", held);
+    vfs.volume().stats().holders.announce("found_out", found_out);
     info!("Volume mounted device={device}");
     // Without it the loops sleep, as they do when nothing comes.
     let governor = polled.ok().map(|device| Governor::start(&pulse, device));

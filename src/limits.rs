@@ -22,6 +22,10 @@ pub const SNAPSHOT_ID_MAX: u32 = (1 << 23) - 17;
 /// Memory of the virtual directories that the kernel knows by number: some 10,000. From half of it
 /// on the kernel is asked to forget those that nobody uses, so this bounds those in use.
 pub const VIRTUAL_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Most files and directories counted for an extended attribute of a directory.
+pub const MEASURED_INODES_MAX: usize = 10_000;
+/// Most extents remembered for one: 8 MiB of chunk numbers.
+pub const MEASURED_EXTENTS_MAX: usize = 1_000_000;
 /// Most extents compared to tell the versions of one name apart; beyond that their times decide.
 pub const COMPARED_EXTENTS_MAX: usize = 1_000_000;
 /// Most snapshots at a time: their records are kept in memory.

@@ -78,6 +78,23 @@ impl Fingerprint {
     }
 }
 
+/// A fingerprint in the making, of bytes that come in pieces.
+#[derive(Default)]
+pub struct Hashing(blake3::Hasher);
+
+impl Hashing {
+    /// More bytes.
+    pub fn add(&mut self, raw: &[u8]) {
+        self.0.update(raw);
+    }
+
+    /// The fingerprint of all of them.
+    #[must_use]
+    pub fn finish(&self) -> Fingerprint {
+        Fingerprint(*self.0.finalize().as_bytes())
+    }
+}
+
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))

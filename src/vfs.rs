@@ -25,6 +25,7 @@ mod handles;
 mod history;
 mod names;
 mod node;
+mod shown;
 mod snapdir;
 mod virtuals;
 mod xattrs;
@@ -34,6 +35,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use self::handles::Handles;
+use self::shown::Answers;
 use self::virtuals::{Thing, Virtuals};
 use crate::error::{Error, Result};
 use crate::limits::VIRTUAL_BYTES_MAX;
@@ -47,6 +49,7 @@ pub use self::files::{Allocate, OpenHow, Opened};
 pub use self::gmt::GMT_DIR_NAME;
 pub use self::history::HISTORY_NAME;
 pub use self::node::Node;
+pub use self::shown::is_slow;
 pub use self::snapdir::{LATEST_NAME, SNAPSHOTS_NAME};
 pub use self::xattrs::VOLUME_XATTR;
 
@@ -186,6 +189,7 @@ pub struct Vfs {
     sync_names: AtomicBool,
     handles: Handles,
     virtuals: Arc<Virtuals>,
+    answers: Answers,
 }
 
 impl Vfs {
@@ -205,6 +209,7 @@ impl Vfs {
             no_history: options.no_history,
             handles: Handles::default(),
             virtuals,
+            answers: Answers::default(),
         }
     }
 
@@ -302,7 +307,7 @@ impl Vfs {
             return self.latest_target(id);
         }
         let (at, ino) = self.place(node)?;
-        let inode = self.volume.stat(at, ino).map_err(gone)?.inode;
+        let inode = self.volume.stat(at, ino)?.inode;
         match inode.kind {
             FileKind::Symlink => Ok(inode.target),
             _ => Err(Error::invalid("Not a symbolic link")),
@@ -380,15 +385,6 @@ fn sibling(node: Node, ino: Ino) -> Node {
 fn reserved() -> Error {
     Error::NotPermitted {
         what: "Only snapshots can be made, renamed and deleted in .snapshots".to_owned(),
-    }
-}
-
-/// What a command replaced behind the kernel's back is gone, not missing: told so, the kernel looks
-/// the name up again and finds what is there now.
-fn gone(error: Error) -> Error {
-    match error {
-        Error::NotFound { .. } => Error::Stale,
-        error => error,
     }
 }
 

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::limits::NAME_BYTES_MAX;
 use crate::sys::abi;
 use crate::types::FileKind;
-use crate::vfs::{BLOCK_BYTES, Lookup, NewMode, Node, SetAttr, Vfs};
+use crate::vfs::{BLOCK_BYTES, Lookup, NewMode, Node, SetAttr, Vfs, is_slow};
 
 /// The file system as fuser sees it.
 pub(super) struct Adapter {
@@ -38,12 +38,20 @@ pub(super) struct Adapter {
     pub(super) notifier: Arc<OnceLock<Notifier>>,
     pub(super) faults: Arc<FaultLog>,
     pub(super) easing: Arc<AtomicBool>,
+    pub(super) slow: Arc<AtomicUsize>,
     pub(super) pulse: Arc<Pulse>,
 }
 
 impl Adapter {
     pub(super) fn new(vfs: Arc<Vfs>, notifier: Arc<OnceLock<Notifier>>, pulse: Arc<Pulse>) -> Self {
-        Self { vfs, notifier, faults: Arc::default(), easing: Arc::default(), pulse }
+        Self {
+            vfs,
+            notifier,
+            faults: Arc::default(),
+            easing: Arc::default(),
+            slow: Arc::default(),
+            pulse,
+        }
     }
 }
 
@@ -378,6 +386,9 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if is_slow(name.as_bytes()) {
+            return self.find_out(ino, name, size, reply);
+        }
         let value = self.about("getxattr", ino, |vfs, node| {
             fitting(vfs.getxattr(node, name.as_bytes())?, size)
         });

@@ -71,7 +71,7 @@ impl Adapter {
 }
 
 /// Runs one request and says what to answer.
-fn run<T>(
+pub(super) fn run<T>(
     op: &'static str,
     node: INodeNo,
     (stats, faults): (&Stats, &FaultLog),

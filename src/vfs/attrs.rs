@@ -2,7 +2,7 @@
 
 use super::acl::ACCESS;
 use super::virtuals::Thing;
-use super::{Attr, Caller, Node, SetAttr, Vfs, attr, gone};
+use super::{Attr, Caller, Node, SetAttr, Vfs, attr};
 use crate::error::{Error, Result};
 use crate::types::{At, FileKind, Ino};
 use crate::volume::{AttrChange, OpenFile};
@@ -37,7 +37,7 @@ impl Vfs {
             return Ok(attr(node, &open.file.stat()?));
         }
         let (at, ino) = self.place(node)?;
-        Ok(attr(node, &self.volume.stat(at, ino).map_err(gone)?))
+        Ok(attr(node, &self.volume.stat(at, ino)?))
     }
 
     /// Changes attributes. Permission bits reach the ACL; a new owner, and a new size set by

@@ -5,7 +5,7 @@
 //! the number of a snapshot; the same in `.gmt` and for the versions of a name.
 
 use super::virtuals::Thing;
-use super::{Entry, Lookup, Node, SNAPSHOTS_NAME, TTL_LONG, Vfs, entry, gone, sibling};
+use super::{Entry, Lookup, Node, SNAPSHOTS_NAME, TTL_LONG, Vfs, entry, sibling};
 use crate::error::{Error, Result};
 use crate::types::{Cookie, FileKind, Ino, SnapshotId};
 use crate::volume::Listed;
@@ -51,7 +51,7 @@ impl Vfs {
             Node::Live(_) | Node::Snap(..) => {}
         }
         let (at, ino) = self.place(node)?;
-        match self.volume.stat(at, ino).map_err(gone)?.inode.kind {
+        match self.volume.stat(at, ino)?.inode.kind {
             FileKind::Directory => Ok(true),
             _ => Err(Error::NotDirectory),
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::attrs::{SET_ID_BITS, require_regular};
 use super::handles::Handle;
 use super::names::{What, live};
-use super::{Caller, Entry, NewMode, Node, SetAttr, Vfs, gone};
+use super::{Caller, Entry, NewMode, Node, SetAttr, Vfs};
 use crate::classify::is_rsync_temp;
 use crate::error::{Error, Result};
 use crate::types::{At, FileKind};
@@ -63,7 +63,7 @@ impl Vfs {
             self.writable(node)?;
         }
         let (at, ino) = self.place(node)?;
-        let file = self.volume.open_file(at, ino).map_err(gone)?;
+        let file = self.volume.open_file(at, ino)?;
         require_regular(file.stat()?.inode.kind)?;
         if how.truncate {
             self.setattr(node, &SetAttr { size: Some(0), ..SetAttr::default() }, caller)?;

@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::acl::{ACCESS, Acl, DEFAULT};
 use super::attrs::{CAPABILITY, change_perm};
+use super::shown::Shown;
 use super::{Caller, Node, Vfs};
 use crate::error::{Error, Result};
 use crate::limits::{XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
@@ -23,6 +24,7 @@ enum Kind {
     Plain,
     Acl,
     Volume,
+    Shown(Shown),
 }
 
 impl Vfs {
@@ -36,6 +38,7 @@ impl Vfs {
         }
         match kind_of(node, name)? {
             Kind::Volume => Ok(self.volume.dir().as_os_str().as_bytes().to_vec()),
+            Kind::Shown(what) => self.shown(node, what),
             Kind::Plain | Kind::Acl => {
                 let (at, ino) = self.place(node)?;
                 self.volume.xattr(at, ino, name)?.ok_or(Error::NoAttribute)
@@ -84,7 +87,7 @@ impl Vfs {
             return Err(Error::TooLarge);
         }
         match kind_of(node, name)? {
-            Kind::Volume => Err(volume_xattr_is_fixed()),
+            Kind::Volume | Kind::Shown(_) => Err(fixed(name)),
             Kind::Acl => match Acl::parse(value)? {
                 Some(acl) if name == ACCESS => self.set_access_acl(ino, acl, caller),
                 Some(acl) => self.set_default_acl(ino, &acl),
@@ -107,7 +110,7 @@ impl Vfs {
     pub fn removexattr(&self, node: Node, name: &[u8]) -> Result<()> {
         let ino = self.writable(node)?;
         match kind_of(node, name)? {
-            Kind::Volume => Err(volume_xattr_is_fixed()),
+            Kind::Volume | Kind::Shown(_) => Err(fixed(name)),
             Kind::Acl => self.remove_acl(ino, name),
             Kind::Plain => self.volume.remove_xattr(ino, name),
         }
@@ -158,6 +161,9 @@ fn kind_of(node: Node, name: &[u8]) -> Result<Kind> {
     if node == Node::ROOT && name == VOLUME_XATTR {
         return Ok(Kind::Volume);
     }
+    if let Some(what) = Shown::named(name) {
+        return Ok(Kind::Shown(what));
+    }
     let namespaces = [&b"user."[..], TRUSTED, b"security."];
     if namespaces.iter().any(|space| name.len() > space.len() && name.starts_with(space)) {
         Ok(Kind::Plain)
@@ -166,8 +172,9 @@ fn kind_of(node: Node, name: &[u8]) -> Result<Kind> {
     }
 }
 
-fn volume_xattr_is_fixed() -> Error {
-    Error::NotPermitted { what: "user.stratafs.volume of the root cannot be changed".to_owned() }
+fn fixed(name: &[u8]) -> Error {
+    let name = String::from_utf8_lossy(name);
+    Error::NotPermitted { what: format!("{name} only shows something and cannot be changed") }
 }
 
 #[cfg(test)]

@@ -430,7 +430,7 @@ impl Volume {
         Ok(problems)
     }
 
-    fn class_name(&self, class: ClassId) -> String {
+    pub(super) fn class_name(&self, class: ClassId) -> String {
         self.classifier.class(class).name.clone()
     }
 }

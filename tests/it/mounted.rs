@@ -24,6 +24,7 @@ mod rsync;
 mod scrub;
 mod semantics;
 mod service;
+mod shown;
 mod snapdir;
 mod sqlite;
 mod sync;
