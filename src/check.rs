@@ -93,8 +93,8 @@ pub fn run(
         report.add(strays(volume, &*state)?);
     }
     if options.read_data {
-        for (id, bytes) in &containers {
-            progress(&format!("Reading container {id} of {}", containers.len()));
+        for (at, (id, bytes)) in containers.iter().enumerate() {
+            progress(&format!("Reading container {} of {}", at + 1, containers.len()));
             report.bytes_read += bytes;
             match volume.store_for_check().verify_container(*id) {
                 Ok(found) => {

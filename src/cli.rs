@@ -20,12 +20,14 @@ mod mountpoint;
 mod notify;
 mod output;
 mod profile;
+mod progress;
 mod rebuild;
 mod remount;
 mod restore;
 mod scrub;
 mod show;
 mod snapshots;
+mod stats;
 
 use std::env;
 use std::ffi::OsString;
@@ -35,8 +37,8 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{ColorChoice, CommandFactory, FromArgMatches};
 use serde_json::json;
 
 use self::args::{ClassCommand, Cli, Command, Global, MountArgs, ShardCommand};
@@ -80,7 +82,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(role.code(code));
         }
     };
-    let cli = match Cli::try_parse_from([OsString::from("stratafs")].iter().chain(&line)) {
+    let cli = match parse(&line) {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(role.code(usage(&error, &line))),
     };
@@ -90,6 +92,17 @@ pub fn main() -> ExitCode {
         error.exit_code()
     });
     ExitCode::from(role.code(code))
+}
+
+/// Parses our words. clap itself knows `NO_COLOR`, but not our option.
+fn parse(line: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut command = Cli::command();
+    if line.iter().any(|word| word == "--no-color") {
+        command = command.color(ColorChoice::Never);
+    }
+    let program = OsString::from("stratafs");
+    let matches = command.try_get_matches_from_mut([&program].into_iter().chain(line))?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 fn usage(error: &clap::Error, line: &[OsString]) -> u8 {
@@ -121,9 +134,7 @@ fn run(cli: Cli, line: &[OsString]) -> Result<u8> {
         Command::Config(command) => return config::run(&command, &cli.global, output),
         Command::Completions(args) => return completions::run(&args, output).map(|()| 0),
         Command::Man(args) => return man::run(&args, output).map(|()| 0),
-        Command::Stats { volume, summary } => {
-            return stats(&volume.volume, summary, output).map(|()| 0);
-        }
+        Command::Stats(args) => return stats::run(&args, output).map(|()| 0),
         Command::RebuildIndex { volume, dry_run } => {
             return rebuild::run(&volume.volume, dry_run, output);
         }
@@ -187,6 +198,7 @@ fn shard_request(command: ShardCommand) -> (args::VolumeArg, Request) {
 /// Carries out a request on the volume that `volume` names.
 fn ask(volume: &Path, request: &Request, output: Output) -> Result<Response> {
     let dir = mountpoint::volume_dir(volume)?;
+    let _running = output.begin(request.verb());
     call(&dir, request, &mut |text| output.progress(text))
 }
 
@@ -216,14 +228,6 @@ fn version(output: Output) -> Result<()> {
         output.document(&json!({ "version": version }))
     } else {
         output.data(&format!("stratafs {version}\n"))
-    }
-}
-
-fn stats(volume: &Path, summary: bool, output: Output) -> Result<()> {
-    let response = ask(volume, &Request::Stats, output)?;
-    match &response {
-        Response::Stats(report) if summary && !output.json() => output.data(&show::summary(report)),
-        response => print(response, output),
     }
 }
 
@@ -275,9 +279,11 @@ fn umount(target: &Path, lazy: bool, output: Output) -> Result<()> {
         }));
     };
     let pid = client.server_pid();
+    let running = output.begin("umount");
     let response = client.call(&Request::Umount { lazy }, &mut |text| output.progress(text))?;
+    drop(running);
     if matches!(response, Response::Detached) {
-        output.progress("Detached; the volume closes when the last open file does");
+        output.notice("Detached; the volume closes when the last open file does");
     } else {
         wait_until_closed(&dir, pid);
     }
@@ -297,7 +303,7 @@ fn wait_until_closed(dir: &Path, pid: Option<u32>) {
 /// Takes away a mount whose process is gone. What it had committed is safe; nothing else is left.
 fn detach(mountpoint: &Path, output: Output) -> Result<()> {
     detach_dead(mountpoint)?;
-    output.progress(&format!(
+    output.notice(&format!(
         "The process of {} had died; its volume is as the last commit left it",
         mountpoint.display()
     ));
@@ -308,6 +314,8 @@ fn detach(mountpoint: &Path, output: Output) -> Result<()> {
 mod tests {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
+
+    use clap::Parser;
 
     use super::*;
 

@@ -10,10 +10,12 @@
 
 mod classes;
 mod gc;
+mod metrics;
 mod profiles;
 mod reader;
 mod rules;
 mod scrub;
+mod show;
 mod size;
 #[cfg(test)]
 mod tests;
@@ -23,9 +25,11 @@ pub use classes::{
     LOG, MAIL, MEDIA, OFFICE, OTHER, SOURCE,
 };
 pub use gc::GcConfig;
-pub use profiles::{Profile, Profiles, Setting};
+pub use metrics::{MetricsConfig, parse_listen};
+pub use profiles::{Profile, Profiles, Setting, is_profiles};
 pub use rules::{MagicSpec, RuleSpec};
 pub use scrub::ScrubLimits;
+pub use show::Shown;
 pub use size::{SIZE_FORMS, parse_size};
 
 use std::io;
@@ -115,6 +119,8 @@ pub struct Config {
     pub scrub: ScrubLimits,
     /// When and how unused space is given back.
     pub gc: GcConfig,
+    /// Where numbers are served to a monitor.
+    pub metrics: MetricsConfig,
     /// All classes in id order: the built-in ones as the file changed them, and the added ones.
     pub classes: Vec<ClassSpec>,
     /// Rules in file order; the first that matches wins.
@@ -129,6 +135,7 @@ impl Default for Config {
             limits,
             gc: GcConfig::default(),
             scrub: ScrubLimits::default(),
+            metrics: MetricsConfig::default(),
             classes,
             rules: Vec::new(),
         }
@@ -161,7 +168,7 @@ impl Config {
         let source = Source { path, text };
         let table = DeTable::parse(text).map_err(|e| not_toml(source, &e))?;
         let top = Section::new(source, "the top level".to_owned(), table.get_ref(), 0);
-        top.refuse_unknown(&["limits", "gc", "scrub", "classes", "rule"])?;
+        top.refuse_unknown(&["limits", "gc", "scrub", "metrics", "classes", "rule"])?;
         let limits = match top.get("limits") {
             None => Limits::default(),
             Some(value) => {
@@ -180,6 +187,13 @@ impl Config {
                 gc::read(&Section::from_value(source, "section [gc]".to_owned(), value)?)?
             }
         };
+        let metrics = match top.get("metrics") {
+            None => MetricsConfig::default(),
+            Some(value) => {
+                let title = "section [metrics]".to_owned();
+                metrics::read(&Section::from_value(source, title, value)?)?
+            }
+        };
         let classes = match top.get("classes") {
             None => classes::built_in(),
             Some(value) => {
@@ -191,7 +205,7 @@ impl Config {
             None => Vec::new(),
             Some(value) => rules::read(source, value, &classes)?,
         };
-        Ok(Self { path: Some(path.to_owned()), limits, gc, scrub, classes, rules })
+        Ok(Self { path: Some(path.to_owned()), limits, gc, scrub, metrics, classes, rules })
     }
 
     /// Refuses a class that names a shard which is not in `shards`.

@@ -259,6 +259,7 @@ impl Run<'_> {
             resume = marking.piece(resume, PIECE_ROWS)?;
             looked += PIECE_ROWS as u64;
             self.ticket.progress("marking", looked, 0);
+            (self.progress)(&format!("Marking the chunks in use, {looked} rows read"));
             if resume.is_none() {
                 break;
             }
@@ -276,7 +277,9 @@ impl Run<'_> {
         let mut tally = plan::Tally::of(marking)?;
         let (mut count, total) = (ChunkCount::default(), self.report.chunks_total);
         while marking.count_piece(&mut count, PIECE_ROWS, |id, raw| tally.add(id, raw))? {
-            self.ticket.progress("counting", count.next().0.min(total), total);
+            let done = count.next().0.min(total);
+            self.ticket.progress("counting", done, total);
+            (self.progress)(&format!("Counting chunk {done} of {total}"));
             self.pace.breathe()?;
         }
         marking.check_places(&count)?;

@@ -21,6 +21,7 @@ pub mod ingest;
 pub mod kv;
 pub mod limits;
 pub mod meta;
+pub mod metrics;
 pub mod restore;
 pub mod retain;
 pub mod scrub;

@@ -109,6 +109,8 @@ pub struct Stats {
     classes: Vec<ClassCounters>,
     /// Since the volume was opened.
     pub activity: Activity,
+    /// When the last commit was durable, in seconds since 1970; 0 if none was since the opening.
+    pub last_commit_secs: AtomicU64,
     /// Holders of memory above the volume.
     pub holders: MemoryHolders,
 }
@@ -116,7 +118,12 @@ pub struct Stats {
 impl Default for Stats {
     fn default() -> Self {
         let classes = (0..CLASSES_MAX).map(|_| ClassCounters::default()).collect();
-        Self { classes, activity: Activity::default(), holders: MemoryHolders::default() }
+        Self {
+            classes,
+            activity: Activity::default(),
+            last_commit_secs: AtomicU64::new(0),
+            holders: MemoryHolders::default(),
+        }
     }
 }
 

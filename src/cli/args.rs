@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use super::progress::Mode;
 use crate::retain::{Keep, Within};
 
 const EXIT_CODES: &str = "\
@@ -56,6 +57,13 @@ pub(super) struct Global {
     /// Say nothing on stderr but errors
     #[arg(short, long, global = true)]
     pub(super) quiet: bool,
+    /// How to say on stderr how far a long command has come
+    #[arg(long, global = true, value_name = "HOW", env = "STRATAFS_PROGRESS")]
+    #[arg(hide_env_values = true, default_value = "auto", value_enum)]
+    pub(super) progress: Mode,
+    /// Never use colors; so does NO_COLOR in the environment
+    #[arg(long, global = true)]
+    pub(super) no_color: bool,
     /// Take what the command line leaves out from this profile
     #[arg(short = 'P', long, global = true, value_name = "NAME", env = "STRATAFS_PROFILE")]
     #[arg(hide_env_values = true)]
@@ -94,14 +102,8 @@ pub(super) enum Command {
     /// Show what the volume is, where it is mounted and whether it is well
     Status(VolumeArg),
     /// Show what was written, what is stored and what was saved, by class and shard
-    #[command(after_help = "Examples:\n  stratafs stats /mnt\n  stratafs stats /mnt --summary")]
-    Stats {
-        #[command(flatten)]
-        volume: VolumeArg,
-        /// Print one line
-        #[arg(long)]
-        summary: bool,
-    },
+    #[command(after_help = super::stats::HELP)]
+    Stats(super::stats::StatsArgs),
     /// List file classes, and explain which one a file has
     #[command(subcommand)]
     Class(ClassCommand),
@@ -153,7 +155,7 @@ pub(super) enum Command {
     /// Verify what is stored, name what is damaged, and repair it from good copies
     #[command(after_help = super::scrub::HELP)]
     Scrub(super::scrub::ScrubArgs),
-    /// Print values of a profile
+    /// Show and check what is configured, and print values of a profile
     #[command(subcommand, after_help = super::config::HELP)]
     Config(super::config::ConfigCommand),
     /// Print a script that lets a shell complete command lines
@@ -183,6 +185,7 @@ Mount options (-o, separated by commas; the last one counts):
   snapdir=visible|hidden        show .snapshots in listings (default: hidden)
   history=on|off                show .history beside names of the live tree (default: on)
   nonempty                      allow a mountpoint that is not empty
+  metrics=[ADDRESS:]PORT|off    for Prometheus, on a loopback address (default: as configured)
   threads=N                     threads that serve the kernel, 1 to 64
   fsname=NAME                   what mount(8) and df show as source (default: the volume)
   remount                       change generic options, as ro, of what is mounted; others stay

@@ -132,7 +132,7 @@ impl Printer {
         if stat {
             return self.output.data(&sums_text(sums));
         }
-        self.output.progress(&brief(sums));
+        self.output.notice(&brief(sums));
         Ok(())
     }
 }

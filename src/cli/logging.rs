@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use env_logger::{Builder, Target};
+use env_logger::{Builder, Target, WriteStyle};
 use log::{LevelFilter, Log, Metadata, Record};
 use parking_lot::Mutex;
 
@@ -38,6 +38,9 @@ fn builder(global: &Global, talk: Talk) -> Builder {
     let mut builder = Builder::new();
     builder.filter_level(level.min(LevelFilter::Warn)).filter_module("stratafs", level);
     builder.parse_env("STRATAFS_LOG");
+    if global.no_color {
+        builder.write_style(WriteStyle::Never);
+    }
     builder
 }
 

@@ -124,6 +124,9 @@ fn complete(name: &str, section: &str, text: &str) -> String {
     let source = concat!("stratafs ", env!("CARGO_PKG_VERSION"));
     let head = format!(".TH {name} {section} \"\" \"{source}\" \"StrataFS\"\n");
     let text = text.replace(&preamble, "").replace("|\\fB", "\\:|\\fB");
+    // Such a choice cannot be stretched to the margin either.
+    let text = text.replace(".SH SYNOPSIS\n", ".SH SYNOPSIS\n.ad l\n");
+    let text = text.replace(".SH DESCRIPTION\n", ".ad b\n.SH DESCRIPTION\n");
     format!("{preamble}{head}{text}")
 }
 

@@ -1,7 +1,9 @@
 //! The `-o` options of `mount`.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 
+use crate::config::parse_listen;
 use crate::error::{Error, Result};
 use crate::sys::mount_flags::MountFlags;
 
@@ -30,6 +32,18 @@ const IGNORED_KEYS: [&str; 4] = ["comment", "user", "subtype", "uhelper"];
 /// What the kernel shows for a FUSE mount, which mount(8) hands back when it remounts.
 const SHOWN_KEYS: [&str; 5] = ["fd", "rootmode", "user_id", "group_id", "max_read"];
 
+/// Where metrics are served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum MetricsAt {
+    /// Where the configuration says, if it does.
+    #[default]
+    Configured,
+    /// Nowhere.
+    Off,
+    /// Here.
+    Address(SocketAddr),
+}
+
 /// What `-o` decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)]
@@ -45,6 +59,7 @@ pub(super) struct Choices {
     pub(super) no_history: bool,
     /// 0: as many as `fuse` thinks right.
     pub(super) threads: usize,
+    pub(super) metrics: MetricsAt,
     /// The source that the system shows; the volume directory unless given.
     pub(super) fs_name: Option<String>,
 }
@@ -61,6 +76,7 @@ impl Choices {
             snapdir_visible: false,
             no_history: false,
             threads: 0,
+            metrics: MetricsAt::Configured,
             fs_name: None,
         }
     }
@@ -99,6 +115,14 @@ impl Choices {
                     .ok()
                     .filter(|n| (1..=THREADS_MAX).contains(n))
                     .ok_or_else(|| bad_value("threads", value, "a number from 1 to 64"))?;
+            }
+            Some(("metrics", "off")) => self.metrics = MetricsAt::Off,
+            Some(("metrics", value)) => {
+                let listen = parse_listen(value).filter(|address| address.ip().is_loopback());
+                let valid = "off, a port, or a loopback address with one; for another address see \
+                             [metrics] of the configuration";
+                let listen = listen.ok_or_else(|| bad_value("metrics", value, valid))?;
+                self.metrics = MetricsAt::Address(listen);
             }
             Some(("fsname", "")) => return Err(bad_value("fsname", "", "a name")),
             Some(("fsname", name)) => self.fs_name = Some(name.to_owned()),
@@ -222,9 +246,16 @@ mod tests {
             assert!(error.to_string().contains(option), "{error}");
             assert_eq!(error.exit_code(), 1);
         }
-        for option in
-            ["fsname=", "threads=0", "threads=65", "threads=x", "snapdir=maybe", "history=x"]
-        {
+        for option in [
+            "fsname=",
+            "threads=0",
+            "threads=65",
+            "threads=x",
+            "snapdir=maybe",
+            "metrics=x",
+            "metrics=0.0.0.0:1",
+            "history=x",
+        ] {
             let error = parse(&[option]).unwrap_err().to_string();
             assert!(error.contains(option.split('=').next().unwrap()), "{error}");
         }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::mount_options::Choices;
 use super::mountpoint::{Place, apart, busy, dead, is_mounted_there, place, purpose, volume_dir};
+use super::stats::endpoint;
 use crate::control::{
     Client, Ending, LOCKED_WAIT, MountedInfo, MountedVolume, RemountModes, RemountState, Request,
     Response, Server,
@@ -19,6 +20,7 @@ use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::fuse::{MountOptions, Mounted, check, detach_dead, mount};
 use crate::gc::Keeper;
+use crate::metrics::server::Endpoint;
 use crate::restore::Changed;
 use crate::scrub::Background;
 use crate::sys::process::{Signal, Signals, bound_malloc};
@@ -119,6 +121,7 @@ struct Live {
     mounted: Arc<Mounted>,
     server: Server,
     ending: Arc<Ending>,
+    metrics: Option<Endpoint>,
 }
 
 /// Opens the volume, and waits for a process that is about to let go of it: one that was killed, or
@@ -182,6 +185,7 @@ fn start(volume: &Arc<Volume>, options: &MountOptions, choices: &Choices) -> Res
         read_only: generic.has("ro"),
         sync_names: generic.has("sync") || generic.has("dirsync"),
     };
+    let metrics = endpoint(volume, choices.metrics, mountpoint)?;
     let vfs = Arc::new(Vfs::new(Arc::clone(volume), vfs_options));
     let mounted = Arc::new(mount(&vfs, options)?);
     let ending = Arc::new(Ending::default());
@@ -196,7 +200,7 @@ fn start(volume: &Arc<Volume>, options: &MountOptions, choices: &Choices) -> Res
     match Server::start(volume.dir(), service) {
         Ok(server) => {
             volume.stats().holders.announce("control", server.memory());
-            Ok(Live { mounted, server, ending })
+            Ok(Live { mounted, server, ending, metrics })
         }
         Err(error) => {
             unmount_patiently(&mounted);
@@ -278,6 +282,7 @@ impl Live {
         // No gc may hold up the end, neither ours nor one that a client asked for.
         drop(keeper);
         drop(scrubber);
+        drop(self.metrics);
         volume.stop_gc();
         self.server.drain();
         let closed = volume.shutdown();

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::args::Global;
+use super::progress::{self, Guard, Mode};
 use crate::error::{Error, Result};
 
 /// Where a command's words go.
@@ -14,11 +15,13 @@ pub(super) struct Output {
     json: bool,
     verbose: bool,
     quiet: bool,
+    progress: Mode,
 }
 
 impl Output {
     pub(super) fn new(global: &Global) -> Self {
-        Self { json: global.json, verbose: global.verbose > 0, quiet: global.quiet }
+        let progress = if global.quiet { Mode::None } else { global.progress };
+        Self { json: global.json, verbose: global.verbose > 0, quiet: global.quiet, progress }
     }
 
     /// True when data is asked for as JSON.
@@ -32,6 +35,7 @@ impl Output {
     /// `Io` when stdout cannot take it.
     #[allow(clippy::unused_self)]
     pub(super) fn data(self, text: &str) -> Result<()> {
+        progress::end();
         let mut stdout = io::stdout().lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
             Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
@@ -49,8 +53,18 @@ impl Output {
         self.data(&format!("{document:#}\n"))
     }
 
-    /// Says how far a long command has come.
+    /// Something begins that may take a while; it is over with what is returned.
+    pub(super) fn begin(self, what: &str) -> Guard {
+        progress::begin(self.progress, what)
+    }
+
+    /// Says how far it has come.
     pub(super) fn progress(self, text: &str) {
+        progress::tell(self.progress, text);
+    }
+
+    /// Says something that whoever gave the command should know.
+    pub(super) fn notice(self, text: &str) {
         if !self.quiet {
             complain(text);
         }
@@ -75,5 +89,6 @@ impl Output {
 
 /// A line on stderr; if nobody can read it, so be it.
 fn complain(text: &str) {
+    progress::end();
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

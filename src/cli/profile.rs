@@ -246,7 +246,10 @@ impl<'a> Walk<'a> {
 
     fn takes_volume(&self) -> bool {
         let mut positionals = self.command.get_positionals();
-        positionals.next().is_some_and(|arg| VOLUME_IDS.contains(&arg.get_id().as_str()))
+        let first = positionals.next().map(|arg| arg.get_id().as_str());
+        // The words of `restore` begin with a volume, or leave it out.
+        first.is_some_and(|id| VOLUME_IDS.contains(&id))
+            || self.command.get_name() == "restore" && first == Some("words")
     }
 
     /// How many more words `--name` or `--name=value` takes.

@@ -12,6 +12,7 @@ use crate::volume::{RebuildReport, Volume};
 /// Rebuilds the index of the volume that `volume` names, or looks what that would give.
 pub(super) fn run(volume: &Path, dry_run: bool, output: Output) -> Result<u8> {
     let dir = mountpoint::volume_dir(volume)?;
+    let _running = output.begin("rebuild-index");
     let report = Volume::rebuild_index(&dir, dry_run, &mut |line| output.progress(line))?;
     if output.json() {
         let document = serde_json::to_value(&report)

@@ -97,6 +97,7 @@ pub(super) fn ask(args: &ScrubArgs, output: Output) -> Result<Response> {
         stop_on_signal(Arc::clone(&gone), mounted, output)?;
     }
     let request = Request::Scrub(request(args));
+    let _running = output.begin(request.verb());
     call_until(&dir, &request, &mut |text| output.progress(text), &gone)
 }
 

@@ -46,7 +46,11 @@ pub(super) fn document(response: &Response) -> serde_json::Result<Value> {
         Response::WouldFree(amount) => json!({ "would_free": amount }),
         Response::Diff(sums) => serde_json::to_value(sums)?,
         Response::Prune(report) => serde_json::to_value(report)?,
-        Response::Status(status) => serde_json::to_value(status)?,
+        Response::Status(status) => {
+            let mut document = serde_json::to_value(status)?;
+            document["state"] = json!(status.state());
+            document
+        }
         Response::Stats(report) => serde_json::to_value(report)?,
         Response::Classes(list) => json!({ "classes": list }),
         Response::Explanation(explanation) => serde_json::to_value(explanation)?,

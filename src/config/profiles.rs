@@ -130,6 +130,14 @@ impl Profiles {
     }
 }
 
+/// True if the file at `path` has profiles and is no configuration of a volume.
+#[must_use]
+pub fn is_profiles(path: &Path) -> bool {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let table = DeTable::parse(text.strip_prefix('\u{feff}').unwrap_or(&text));
+    table.is_ok_and(|table| table.get_ref().keys().any(|key| key.get_ref() == "profiles"))
+}
+
 fn parse(text: &str, path: &Path) -> Result<BTreeMap<String, Profile>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Source { path, text };

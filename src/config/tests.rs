@@ -114,6 +114,16 @@ fn scrub_has_a_rate_and_an_interval() {
 }
 
 #[test]
+fn metrics_listen_on_the_loopback_address_unless_told_otherwise() {
+    let listen = |text: &str| parse(text).unwrap().metrics.listen.map(|a| a.to_string());
+    assert_eq!(listen("[metrics]"), None);
+    assert_eq!(listen("[metrics]\nlisten = \"9464\"").unwrap(), "127.0.0.1:9464");
+    assert_eq!(listen("[metrics]\nlisten = \"[::1]:1\"").unwrap(), "[::1]:1");
+    let all = "[metrics]\nlisten = \"0.0.0.0:9464\"\nremote = true";
+    assert_eq!(listen(all).unwrap(), "0.0.0.0:9464");
+}
+
+#[test]
 fn gc_takes_its_section() {
     let config = parse(
         "[gc]\nauto = false\nauto_bytes = \"2GiB\"\ndelay_secs = 0\ninterval_mins = 5\n\
@@ -225,7 +235,7 @@ fn rules_keep_their_order_and_conditions() {
 const BAD: &[(&str, &[&str])] = &[
     ("[limits\n", &["Not TOML", "line 1"]),
     ("\n\na = 1\na = 2\n", &["Not TOML", "line 4"]),
-    ("[limit]\nx = 1", &["\"limit\"", "line 1", "limits, gc, scrub, classes, rule"]),
+    ("[limit]\nx = 1", &["\"limit\"", "line 1", "limits, gc, scrub, metrics, classes, rule"]),
     ("limits = 3", &["section [limits]", "table", "line 1"]),
     ("[limits]\n\nfoo = 1", &["Unknown key \"foo\"", "[limits]", "line 3", "dirty_bytes"]),
     ("[limits]\ncommit_interval_secs = 0", &["0", "commit_interval_secs", "line 2", "1 to 3600"]),
@@ -267,6 +277,10 @@ const BAD: &[(&str, &[&str])] = &[
     ("[classes.log]\nshards = { a = 1.5 }", &["Weight of shard \"a\""]),
     ("[classes.log]\nfallback = true", &["true", "fallback", "false"]),
     ("[classes.log]\nfallback = \"\"", &["fallback", "name of a shard"]),
+    ("[metrics]\nport = 1", &["\"port\"", "listen, remote", "line 2"]),
+    ("[metrics]\nlisten = \"here\"", &["\"here\"", "127.0.0.1:9464", "line 2"]),
+    ("[metrics]\nlisten = \"0.0.0.0:9464\"", &["0.0.0.0:9464", "remote = true", "line 2"]),
+    ("[metrics]\nlisten = \"[::]:9464\"", &["[::]:9464", "remote = true", "line 2"]),
     ("[rule]\nclass = \"log\"", &["[rule]", "[[rule]]"]),
     (
         "[[rule]]\nglob = \"*.x\"",

@@ -55,6 +55,7 @@ impl Run<'_> {
         let mut batch = Batch::default();
         for (done, entry) in (0..).zip(dead) {
             self.ticket.progress("freeing", done, dead.len() as u64);
+            (self.progress)(&format!("Freeing container {done} of {}", dead.len()));
             Self::list(marking, entry, &mut batch)?;
             if batch.chunks >= BATCH_CHUNKS {
                 self.free(marking, &mut batch, left)?;
@@ -102,6 +103,7 @@ impl Run<'_> {
         let mut copied = Copied::default();
         for (done, entry) in (0..).zip(victims) {
             self.ticket.progress("repacking", done, victims.len() as u64);
+            (self.progress)(&format!("Repacking container {done} of {}", victims.len()));
             let mut result = self.empty(marking, entry, &mut copied);
             if matches!(result, Err(Error::NoSpace { .. })) && !emptied.is_empty() {
                 // What was emptied before makes room.

@@ -315,6 +315,7 @@ impl Volume {
         self.store.committed(sealed);
         self.env.faults().pass(Point::CommitDone);
         self.stats.activity.commits.fetch_add(1, Ordering::Relaxed);
+        self.stats.last_commit_secs.store(self.now_micros() / 1_000_000, Ordering::Relaxed);
         self.refresh_space();
         if bytes > LARGE_BATCH_BYTES {
             process::return_free_memory();

@@ -39,6 +39,8 @@ pub struct Status {
     pub commit_failure: Option<String>,
     /// Last durable commit.
     pub txg: u64,
+    /// When it was, in seconds since 1970; 0 if there was none since the volume was opened.
+    pub last_commit_secs: u64,
     /// Current epoch.
     pub epoch: u64,
     /// Snapshots there are.
@@ -57,6 +59,31 @@ pub struct Status {
     pub shards: Vec<ShardInfo>,
     /// Unused space, and what is done about it.
     pub gc: GcStatus,
+}
+
+impl Status {
+    /// In one word, for monitors; the worst that holds of: `stopped` until the next mount,
+    /// `waiting` for room to commit, `degraded` because a shard is missing, `damaged` data,
+    /// `read-only`, `not-mounted`, `well`.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        let damage = self.verified.damaged_chunks + self.verified.flawed_containers;
+        if self.poisoned.is_some() {
+            "stopped"
+        } else if self.commit_failure.is_some() {
+            "waiting"
+        } else if self.shards.iter().any(|shard| shard.missing.is_some()) {
+            "degraded"
+        } else if damage > 0 {
+            "damaged"
+        } else if self.mounted_on.is_none() {
+            "not-mounted"
+        } else if self.read_only {
+            "read-only"
+        } else {
+            "well"
+        }
+    }
 }
 
 /// A shard and what it holds.
@@ -217,6 +244,7 @@ impl Volume {
             poisoned: self.poison.get().map(ToString::to_string),
             commit_failure: self.last_failure().map(|cause| cause.to_string()),
             txg: self.txg.load(Ordering::Relaxed),
+            last_commit_secs: self.stats.last_commit_secs.load(Ordering::Relaxed),
             epoch,
             snapshots: self.snapshots_so_far().0 as u64,
             open_txg_bytes: self.meta.overlay_bytes() as u64,

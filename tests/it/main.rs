@@ -6,6 +6,7 @@
 mod bad_input;
 mod big;
 mod cli;
+mod configuration;
 mod crash;
 mod damage;
 mod fuzz;

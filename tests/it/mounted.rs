@@ -15,6 +15,7 @@ pub mod helper;
 mod history;
 mod kill;
 mod load;
+mod metrics;
 mod namespace;
 mod poison;
 mod remount;
