@@ -136,6 +136,18 @@ if touch "$MNT/.snapshots/first/backup/x" 2>/dev/null; then
 fi
 echo "touch in a snapshot is refused"
 
+heading "What changed, and going back"
+step "The difference of the two, from what was noted when it changed; nothing is walked."
+run "$STRATAFS" snapshot diff "$MNT" first second --stat
+step "A directory that is gone comes back without copying a byte: only references are made."
+run "$STRATAFS" restore "$MNT" "first:backup/$GONE" "$MNT/again" --dry-run
+run "$STRATAFS" restore "$MNT" "first:backup/$GONE" "$MNT/again"
+run diff -r --no-dereference "$BEFORE/$GONE" "$MNT/again"
+step "Every content that a file ever had, by time."
+run ls "$MNT/backup/project/.history/README.md/"
+[ "$(find "$MNT/backup/project/.history/README.md/" -mindepth 1 | wc -l)" = 2 ] ||
+    fail "README.md had two contents, and .history does not show two."
+
 heading "Restore an old file"
 run cp -a "$MNT/.snapshots/first/backup/$EDITED" "$WORK/restored"
 run cmp "$WORK/restored" "$BEFORE/$EDITED"

@@ -10,7 +10,7 @@ const SKIPPED: [&str; 2] = [".git", "target"];
 /// Larger files are data, not text.
 const TEXT_BYTES_MAX: u64 = 1024 * 1024;
 /// Hosts a document may name. Everything else would name somebody's machine or mirror.
-const HOSTS: [&str; 7] = [
+const HOSTS: [&str; 8] = [
     "example.org",
     "keepachangelog.com",
     "man7.org",
@@ -18,6 +18,7 @@ const HOSTS: [&str; 7] = [
     "semver.org",
     "sh.rustup.rs",
     "www.apache.org",
+    "www.w3.org", // the name space of SVG
 ];
 /// Where every dependency comes from.
 const REGISTRY: &str = concat!("registry+https:", "//github.com/rust-lang/crates.io-index");

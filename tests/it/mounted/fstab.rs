@@ -118,7 +118,7 @@ fn mount_by_type_with_an_empty_environment() {
 }
 
 #[test]
-fn an_fstab_line_is_mounted_and_unmounted() {
+fn an_fstab_line_is_mounted_remounted_and_unmounted() {
     let machine = Machine::new();
     machine.fstab(
         "noauto,_netdev,nofail,noatime,x-systemd.requires=network-online.target,comment=x,ro",
@@ -131,6 +131,19 @@ fn an_fstab_line_is_mounted_and_unmounted() {
         # The kernel only unmounts; with a word for the helper in fstab, umount(8) waits.
         umount mnt
         is_closed
+        "#,
+    );
+    machine.fstab("noauto,noexec");
+    machine.script(
+        r#"
+        mount -T fstab mnt
+        line | grep -q noexec
+        mount -T fstab -o remount,ro mnt
+        line | grep " ro," | grep -q noexec
+        if touch mnt/x 2>/dev/null; then exit 3; fi
+        mount -o remount,rw "$PWD/mnt"
+        touch mnt/x; rm mnt/x
+        umount -c "$PWD/mnt"
         "#,
     );
     machine.fstab("defaults,uhelper=stratafs");
