@@ -16,7 +16,7 @@ mod temp;
 mod tests;
 
 pub use crate::config::{Chunking, ClassSpec, CodecSetting};
-pub use glob::NameGlob;
+pub use glob::{NameGlob, PathGlob};
 pub use place::pick_shard;
 pub use temp::{is_rsync_temp, strip_temp_suffix};
 

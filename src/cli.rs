@@ -8,6 +8,7 @@ mod args;
 mod completions;
 mod config;
 mod diff;
+mod find;
 mod format;
 mod gc;
 mod helper;
@@ -143,6 +144,7 @@ fn run(cli: Cli, line: &[OsString]) -> Result<u8> {
             print(&response, output)?;
             return Ok(if scrub::is_damaged(&response) { EXIT_PROBLEMS } else { 0 });
         }
+        Command::Find(args) => return find::run(args, output).map(|()| 0),
         Command::Snapshot(args::SnapshotCommand::Diff(args)) => {
             return diff::run(args, output).map(|()| 0);
         }

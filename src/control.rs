@@ -8,6 +8,7 @@
 mod client;
 mod diffs;
 mod ending;
+mod finds;
 mod parts;
 mod protocol;
 mod remount;
@@ -19,6 +20,7 @@ mod snapshots;
 pub use client::{Client, SOCKET_NAME};
 pub use diffs::{ChangeName, DiffRequest, DiffSums, DifferenceInfo, LIVE, Tally};
 pub use ending::Ending;
+pub use finds::{FindRequest, FindSums, FoundInfo, VersionInfo};
 pub use parts::{EachPart, Part, call_in_parts, serve_parts};
 pub use protocol::{
     ClassInfo, Name, PROTOCOL_VERSION, REQUEST_BYTES_MAX, Reply, Request, Response, SnapshotInfo,
@@ -221,7 +223,7 @@ pub fn serve_request(
         Request::Restore(request) => restores::serve(volume, mounted, &request, progress, gone)?,
         Request::Scrub(request) => scrubs::serve(volume, mounted, request, progress, gone)?,
         Request::Remount(step) => remount::serve(volume, mounted, step)?,
-        request @ Request::SnapshotDiff(_) => {
+        request @ (Request::SnapshotDiff(_) | Request::Find(_)) => {
             serve_parts(volume, mounted, &request, &mut |_| Ok(()))?
         }
         Request::Umount { .. } => unreachable!("answered above"),

@@ -13,6 +13,7 @@ pub mod cursor;
 pub mod diff;
 pub mod env;
 pub mod error;
+pub mod find;
 pub mod fuse;
 #[doc(hidden)]
 pub mod fuzz;

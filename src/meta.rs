@@ -17,6 +17,7 @@ mod audit;
 mod changes;
 mod cursor;
 mod edit;
+mod everywhere;
 #[doc(hidden)]
 pub mod fuzz;
 mod home;
@@ -42,6 +43,7 @@ use parking_lot::RwLock;
 pub use audit::{Audit, ChunkRef, PASS_INODES, audit, each_reference};
 pub use changes::{Committed, Place, Span};
 pub use edit::Edit;
+pub use everywhere::EachName;
 pub use lives::{Life, extent_lives, snapshots};
 pub use past::{Instant, Version};
 pub use record::{Reap, ShardRow};

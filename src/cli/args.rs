@@ -99,6 +99,9 @@ pub(super) enum Command {
     /// Take, list, delete, rename, hold and lock snapshots
     #[command(subcommand, after_help = SNAPSHOT_HELP)]
     Snapshot(SnapshotCommand),
+    /// Find names in all snapshots and in the tree as it is
+    #[command(after_help = super::find::HELP)]
+    Find(super::find::FindArgs),
     /// Show what the volume is, where it is mounted and whether it is well
     Status(VolumeArg),
     /// Show what was written, what is stored and what was saved, by class and shard

@@ -64,6 +64,7 @@ pub(super) fn run(args: DiffArgs, output: Output) -> Result<()> {
         Printer { output, kept: Vec::new(), printed: 0, sorted: true, text: String::new() };
     let response = call_in_parts(&dir, &Request::SnapshotDiff(request), &mut |part| match part {
         Part::Differences(found) => found.into_iter().try_for_each(|one| printer.take(one)),
+        Part::Found(_) => Ok(()),
     })?;
     let Response::Diff(sums) = response else {
         return Err(Error::invalid("The mounted process gave another answer than was asked for"));
@@ -137,7 +138,7 @@ impl Printer {
     }
 }
 
-fn json_of(value: &impl serde::Serialize) -> Result<Value> {
+pub(super) fn json_of(value: &impl serde::Serialize) -> Result<Value> {
     serde_json::to_value(value)
         .map_err(|e| Error::invalid(format!("Answer cannot be written as JSON: {e}")))
 }

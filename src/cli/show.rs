@@ -23,6 +23,7 @@ pub(super) fn text(response: &Response) -> String {
         Response::Snapshots(list) => snapshots::list(list),
         Response::WouldFree(amount) => snapshots::would_free(amount),
         Response::Diff(sums) => super::diff::sums_text(sums),
+        Response::Found(sums) => format!("{} paths\n", count(sums.paths)),
         Response::Prune(report) => snapshots::prune(report),
         Response::Status(status) => status_text(status),
         Response::Stats(report) => stats(report),
@@ -45,6 +46,7 @@ pub(super) fn document(response: &Response) -> serde_json::Result<Value> {
         Response::Deleted(count) => json!({ "deleted": count }),
         Response::WouldFree(amount) => json!({ "would_free": amount }),
         Response::Diff(sums) => serde_json::to_value(sums)?,
+        Response::Found(sums) => serde_json::to_value(sums)?,
         Response::Prune(report) => serde_json::to_value(report)?,
         Response::Status(status) => {
             let mut document = serde_json::to_value(status)?;

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::diffs::{self, DifferenceInfo};
+use super::finds::{self, FoundInfo};
 use super::protocol::{Request, Response};
 use super::{Client, MountedInfo, reach};
 use crate::error::{Error, Result};
@@ -24,6 +25,8 @@ const PART_LEN: usize = 256;
 pub enum Part {
     /// To `snapshot diff`.
     Differences(Vec<DifferenceInfo>),
+    /// To `find`.
+    Found(Vec<FoundInfo>),
 }
 
 /// Takes a part; an error ends the work.
@@ -33,7 +36,7 @@ impl Request {
     /// True if it is answered in parts.
     #[must_use]
     pub fn comes_in_parts(&self) -> bool {
-        matches!(self, Self::SnapshotDiff(_))
+        matches!(self, Self::SnapshotDiff(_) | Self::Find(_))
     }
 }
 
@@ -65,6 +68,7 @@ pub fn serve_parts(
     super::refuse_ending(volume, mounted)?;
     match request {
         Request::SnapshotDiff(request) => diffs::serve(volume, request, part),
+        Request::Find(request) => finds::serve(volume, request, part),
         other => Err(Error::invalid(format!("{} is not answered in parts", other.verb()))),
     }
 }

@@ -8,6 +8,7 @@ use std::fmt::{self, Write as _};
 use serde::{Deserialize, Serialize};
 
 use super::diffs::{DiffRequest, DiffSums};
+use super::finds::{FindRequest, FindSums};
 use super::parts::Part;
 use super::remount::RemountStep;
 use super::restores::RestoreRequest;
@@ -148,6 +149,8 @@ pub enum Request {
     },
     /// What differs between two snapshots, or one and the live tree.
     SnapshotDiff(DiffRequest),
+    /// Where a name is, in snapshots and in the live tree.
+    Find(FindRequest),
     /// What the volume is and how it does.
     Status,
     /// What is stored and what was saved.
@@ -215,6 +218,7 @@ impl Request {
             Self::Scrub(request) => request.changes_volume(),
             Self::SnapshotList { .. }
             | Self::SnapshotDiff(_)
+            | Self::Find(_)
             | Self::SnapshotWouldFree { .. }
             | Self::Prune(_)
             | Self::Status
@@ -234,6 +238,7 @@ impl Request {
             Self::SnapshotCreate { .. } => "snapshot create",
             Self::SnapshotList { .. } => "snapshot list",
             Self::SnapshotDiff(_) => "snapshot diff",
+            Self::Find(_) => "find",
             Self::SnapshotWouldFree { .. } => "snapshot delete --dry-run",
             Self::SnapshotHold { held: true, .. } => "snapshot hold",
             Self::SnapshotHold { .. } => "snapshot release",
@@ -321,6 +326,8 @@ pub enum Response {
     WouldFree(Amount),
     /// To `snapshot diff`, after its parts.
     Diff(Box<DiffSums>),
+    /// To `find`, after its parts.
+    Found(FindSums),
     /// To `prune`.
     Prune(Box<PruneReport>),
     /// To `status`.

@@ -71,6 +71,10 @@ impl<'a> Committed<'a> {
         Ok(Self { kv, state, nothing: Overlay::default() })
     }
 
+    pub(super) fn kv(&self) -> &'a dyn Kv {
+        self.kv
+    }
+
     /// Its rows.
     #[must_use]
     pub fn view(&self) -> View<'_> {

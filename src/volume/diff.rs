@@ -3,7 +3,9 @@
 use super::Volume;
 use crate::diff::{self, Depth};
 use crate::error::{Error, Result};
-use crate::types::{At, Snapshot};
+use crate::find::{self, LIVE_EPOCH, Query};
+use crate::kv::Kv;
+use crate::types::{At, Epoch, Snapshot};
 
 /// One side of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,13 @@ impl TreeState {
         match self {
             Self::Live => At::Live,
             Self::Snapshot(snapshot) => At::Epoch(snapshot.epoch),
+        }
+    }
+
+    fn epoch(&self) -> Epoch {
+        match self {
+            Self::Live => LIVE_EPOCH,
+            Self::Snapshot(snapshot) => snapshot.epoch,
         }
     }
 }
@@ -41,11 +50,33 @@ impl Volume {
         if from == to {
             return Ok(());
         }
-        if [from, to].contains(&&TreeState::Live) && !self.is_read_only() {
+        let tables = self.tables_with(&[from, to])?;
+        diff::compare(&*tables, from.at(), to.at(), depth, each)
+    }
+
+    /// Hands every path that was found in these states, oldest first, to `each`. What is said of
+    /// the live tree in [`Volume::compare`] holds here, too.
+    ///
+    /// # Errors
+    /// As [`Volume::compare`].
+    pub fn search(
+        &self,
+        states: &[TreeState],
+        query: Query<'_>,
+        each: &mut find::Each<'_>,
+    ) -> Result<()> {
+        let tables = self.tables_with(&states.iter().collect::<Vec<_>>())?;
+        let epochs: Vec<Epoch> = states.iter().map(TreeState::epoch).collect();
+        find::search(&*tables, &Query { states: &epochs, ..query }, each)
+    }
+
+    /// The committed tables, with all that these states need.
+    fn tables_with(&self, states: &[&TreeState]) -> Result<Box<dyn Kv + '_>> {
+        if states.contains(&&TreeState::Live) && !self.is_read_only() {
             self.commit()?;
         }
         let tables = self.kv.snapshot();
-        for state in [from, to] {
+        for state in states {
             // Rows that only a deleted snapshot needs may be gone already.
             if let TreeState::Snapshot(snapshot) = state
                 && self.snapshot(snapshot.id).is_none()
@@ -54,6 +85,6 @@ impl Volume {
                 return Err(Error::not_found(format!("snapshot {name}")));
             }
         }
-        diff::compare(&*tables, from.at(), to.at(), depth, each)
+        Ok(tables)
     }
 }

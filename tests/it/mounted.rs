@@ -8,6 +8,7 @@ mod copying;
 mod daily;
 mod diff;
 mod ends;
+mod find;
 mod fstab;
 mod gc;
 mod git;

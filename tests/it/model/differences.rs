@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stratafs::diff::{Attribute, Change, Depth, Difference, Facets};
+use stratafs::find::Query;
 use stratafs::types::{At, Cookie, FileKind, Ino, Inode};
 use stratafs::volume::TreeState;
 
@@ -287,6 +288,31 @@ fn by_inode(mut told: Vec<Difference>, walked: &Compared) -> Vec<Difference> {
     told
 }
 
+/// A search for everything finds what the walks do: path and state, inode, size and time.
+fn assert_found(volume: &TestVolume, states: &[TreeState], walks: &[Walk]) {
+    let mut found = BTreeSet::new();
+    let all = Query { states: &[], name: &|_| true, path: &|_| true, inode: &|_| true };
+    volume
+        .search(states, all, &mut |one| {
+            for version in one.versions {
+                for state in version.states {
+                    let what = (version.ino, version.size, version.mtime);
+                    assert!(found.insert((one.path.clone(), state, what)), "{:?}", one.path);
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+    let walked = walks.iter().enumerate().flat_map(|(state, walk)| {
+        let below = walk.iter().filter(|(path, _)| !path.is_empty());
+        below.map(move |(path, found)| {
+            let what = (found.ino, found.inode.size, found.inode.mtime);
+            (path.clone(), state, what)
+        })
+    });
+    assert_eq!(found, walked.collect());
+}
+
 /// Every pair of snapshots and the live tree, both ways.
 pub fn assert_same(volume: &TestVolume) {
     let mut states: Vec<TreeState> =
@@ -297,6 +323,7 @@ pub fn assert_same(volume: &TestVolume) {
         TreeState::Snapshot(snapshot) => At::Epoch(snapshot.epoch),
     };
     let walks: Vec<Walk> = states.iter().map(|state| walk(volume, at(state))).collect();
+    assert_found(volume, &states, &walks);
     for (from, old) in states.iter().zip(&walks) {
         for (to, new) in states.iter().zip(&walks) {
             let walked = Compared { old: old.clone(), new: new.clone() };
