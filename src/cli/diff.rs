@@ -60,6 +60,7 @@ pub(super) struct DiffArgs {
 pub(super) fn run(args: DiffArgs, output: Output) -> Result<()> {
     let dir = mountpoint::volume_dir(&args.volume.volume)?;
     let request = DiffRequest { from: bytes(args.from), to: bytes(args.to), sums_only: args.stat };
+    let _running = output.begin("snapshot diff");
     let mut printer =
         Printer { output, kept: Vec::new(), printed: 0, sorted: true, text: String::new() };
     let response = call_in_parts(&dir, &Request::SnapshotDiff(request), &mut |part| match part {

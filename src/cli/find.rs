@@ -113,6 +113,7 @@ pub(super) fn run(args: FindArgs, output: Output) -> Result<()> {
     let mut printer =
         Printer { output, kept: Vec::new(), printed: 0, sorted: true, text: String::new() };
     let request = Request::Find(request(args));
+    let _running = output.begin(request.verb());
     let response = call_in_parts(&dir, &request, &mut |part| match part {
         Part::Found(found) => found.into_iter().try_for_each(|one| printer.take(one)),
         Part::Differences(_) => Ok(()),
@@ -121,7 +122,7 @@ pub(super) fn run(args: FindArgs, output: Output) -> Result<()> {
         return Err(Error::invalid("The mounted process gave another answer than was asked for"));
     };
     printer.end()?;
-    output.progress(&format!(
+    output.notice(&format!(
         "{} paths in {} versions; {} snapshots searched",
         count(sums.paths),
         count(sums.versions),
