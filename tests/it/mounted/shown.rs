@@ -48,8 +48,11 @@ fn files_and_subtrees_say_what_they_take() {
     assert_eq!(get(&m, "class", "d/a.c"), "source");
     assert!(get(&m, "class", "d").split(',').any(|class| class == "source"));
     assert_eq!(get(&m, "shards", "d"), "default");
-    refused(&m, "class", "");
-    refused(&m, "ratio", "");
+    fs::create_dir(m.path("empty")).unwrap();
+    for name in ["class", "shards", "ratio"] {
+        assert!(refused(&m, name, "empty").contains("No such attribute"), "{name} of nothing");
+    }
+    assert_eq!(get(&m, "raw", "empty"), "0");
 }
 
 #[test]
