@@ -18,7 +18,7 @@ use crate::testkit::{KIB, MIB, TestVolume, random_bytes, read_all, text_bytes, w
 const NOT_MEMORY: [&str; 4] =
     ["commit_interval_secs", "container_bytes", "reserve_bytes", "workers"];
 /// Holders that only a mount has.
-const OF_MOUNTS: [&str; 2] = ["control", "fuse_buffers"];
+const OF_MOUNTS: [&str; 4] = ["control", "found_out", "fuse_buffers", "virtual_nodes"];
 
 /// Keys of section `[limits]` in the example, which shows all.
 fn keys() -> BTreeSet<String> {
