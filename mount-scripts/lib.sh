@@ -161,6 +161,20 @@ find_rust() {
         "install it with rustup (https://rustup.rs), then run this again."
 }
 
+# Puts the foreign test suites beside the target directory, each version once.
+install_suites() {
+    local suite name version
+    export STRATAFS_TOOLS="${STRATAFS_TOOLS:-$CARGO_TARGET_DIR-tools}"
+    for suite in pjdfstest-0.2.2 fsx-0.3.2; do
+        name="${suite%-*}" version="${suite##*-}"
+        if [ -x "$STRATAFS_TOOLS/$suite/bin/$name" ]; then continue; fi
+        CARGO_TARGET_DIR="$STRATAFS_TOOLS/build" cargo install --quiet --locked \
+            --version "=$version" --root "$STRATAFS_TOOLS/$suite" "$name" ||
+            fail "cargo cannot install $name $version; see its message above."
+    done
+    rm -rf -- "$STRATAFS_TOOLS/build"
+}
+
 # Makes sure that the kernel offers FUSE to us.
 find_fuse() {
     if [ ! -c /dev/fuse ]; then

@@ -21,6 +21,7 @@ model  model::           STRATAFS_MODEL_CASES=5000
 crash  crash::           STRATAFS_CRASH_CASES=20000
 media  media::           STRATAFS_TORN_STATES=20000 STRATAFS_INJECT_ALL=1
 big    big               STRATAFS_BIG=1
+fsx    conformance::fsx  STRATAFS_FSX_OPS=1000000
 RUNS
 }
 
@@ -47,6 +48,7 @@ trap 'exit 143' TERM
 heading "Build"
 find_rust
 find_fuse
+install_suites
 cargo test --release --locked --test it --no-run
 
 summary=''

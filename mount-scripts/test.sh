@@ -17,6 +17,7 @@ cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt ||
 cargo clippy --version >/dev/null 2>&1 || rustup component add clippy ||
     fail "cargo has no clippy; install it (rustup component add clippy)."
 cargo --version
+install_suites
 
 # Everything the tests make lies here: volumes, mountpoints, disk images.
 SCRATCH="$(mktemp -d "${TMPDIR:-/tmp}/stratafs-test.XXXXXX")"

@@ -30,6 +30,10 @@ pub struct Space {
     pub total_bytes: u64,
     /// What we may still write.
     pub free_bytes: u64,
+    /// What nobody uses, also where we may not write it.
+    pub unused_bytes: u64,
+    /// The disk, if another shard may lie on it, too.
+    pub disk: Option<u64>,
 }
 
 /// A place for containers.

@@ -25,6 +25,7 @@ mod handles;
 mod history;
 mod names;
 mod node;
+mod removed;
 mod shown;
 mod snapdir;
 mod virtuals;
@@ -35,6 +36,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use self::handles::Handles;
+use self::removed::Removed;
 use self::shown::Answers;
 use self::virtuals::{Thing, Virtuals};
 use crate::error::{Error, Result};
@@ -169,8 +171,10 @@ pub struct SetAttr {
 pub struct FsSpace {
     /// Capacity.
     pub blocks: u64,
-    /// Free.
+    /// Not used, by anybody.
     pub blocks_free: u64,
+    /// Free beyond the reserves.
+    pub blocks_available: u64,
     /// Inode numbers, used and free.
     pub inodes: u64,
     /// Inode numbers that are free.
@@ -190,6 +194,7 @@ pub struct Vfs {
     handles: Handles,
     virtuals: Arc<Virtuals>,
     answers: Answers,
+    removed: Removed,
 }
 
 impl Vfs {
@@ -210,6 +215,7 @@ impl Vfs {
             handles: Handles::default(),
             virtuals,
             answers: Answers::default(),
+            removed: Removed::default(),
         }
     }
 
@@ -279,10 +285,13 @@ impl Vfs {
         Ok(Lookup::Missing(TTL_LONG))
     }
 
-    /// The kernel takes back `lookups` of a node. Only virtual ones are counted.
+    /// The kernel takes back `lookups` of a node. Only virtual ones are counted; a directory that
+    /// was removed is looked up no more, so all are taken back at once.
     pub fn forget(&self, node: Node, lookups: u64) {
-        if let Node::Virtual(number) = node {
-            self.virtuals.forget(number, lookups);
+        match node {
+            Node::Virtual(number) => self.virtuals.forget(number, lookups),
+            Node::Live(ino) => self.removed.forget(ino),
+            _ => {}
         }
     }
 
@@ -323,7 +332,8 @@ impl Vfs {
         let inodes = (1 << crate::limits::INO_BITS) - 1;
         Ok(FsSpace {
             blocks: space.total_bytes / u64::from(BLOCK_BYTES),
-            blocks_free: space.free_bytes / u64::from(BLOCK_BYTES),
+            blocks_free: space.unused_bytes / u64::from(BLOCK_BYTES),
+            blocks_available: space.free_bytes / u64::from(BLOCK_BYTES),
             inodes,
             inodes_free: inodes - space.inodes_used.min(inodes),
         })

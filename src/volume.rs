@@ -42,6 +42,7 @@ mod past;
 mod read;
 mod reaps;
 mod rebuild;
+mod rename;
 mod report;
 mod request;
 mod resize;

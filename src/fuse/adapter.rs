@@ -22,14 +22,14 @@ use super::pulse::Pulse;
 use super::reply::{answer, answer_change, answer_entry, fitting, send_xattr};
 use super::translate::{
     GENERATION, allocate, bare_attr, caller, dir_flags, file_attr, file_type, kind_and_perm,
-    missing, open_how, opened_flags, rename_mode, seek, to_u32, xattr_mode,
+    missing, node_of, open_how, opened_flags, rename_mode, seek, to_u32, xattr_mode,
 };
 use super::{handshake, time};
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::limits::NAME_BYTES_MAX;
 use crate::sys::abi;
 use crate::types::FileKind;
-use crate::vfs::{BLOCK_BYTES, Lookup, NewMode, Node, SetAttr, Vfs, is_slow};
+use crate::vfs::{BLOCK_BYTES, Lookup, NewMode, SetAttr, Vfs, is_slow};
 
 /// The file system as fuser sees it.
 pub(super) struct Adapter {
@@ -53,10 +53,6 @@ impl Adapter {
             pulse,
         }
     }
-}
-
-fn node_of(number: INodeNo) -> Result<Node> {
-    Node::from_number(number.0).ok_or(Error::Stale)
 }
 
 impl Filesystem for Adapter {
@@ -186,7 +182,7 @@ impl Filesystem for Adapter {
 
     fn rename(
         &self,
-        _: &Request,
+        req: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -195,9 +191,11 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let done = self.on("rename", parent, |vfs, from| {
-            let to = node_of(newparent)?;
-            let mode = rename_mode(flags)?;
-            vfs.rename((from, name.as_bytes()), (to, newname.as_bytes()), mode)
+            let (from, to) = ((from, name.as_bytes()), (node_of(newparent)?, newname.as_bytes()));
+            match rename_mode(flags)? {
+                (mode, false) => vfs.rename(from, to, mode),
+                (mode, true) => vfs.rename_whiteout(from, to, mode, caller(req)),
+            }
         });
         answer_change!(self, "rename", parent, reply, done, () => reply.ok());
     }
@@ -260,7 +258,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -270,8 +268,8 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let drop_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let written = self.on("write", ino, |vfs, _| vfs.write(fh.0, offset, data, drop_set_id));
+        let by = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID).then(|| caller(req));
+        let written = self.on("write", ino, |vfs, _| vfs.write(fh.0, offset, data, by));
         let len = to_u32(data.len() as u64);
         answer!(reply, written, privileges_dropped => {
             if privileges_dropped {
@@ -360,7 +358,7 @@ impl Filesystem for Adapter {
         answer!(reply, self.on("statfs", ino, |vfs, _| vfs.statfs()), s => reply.statfs(
             s.blocks,
             s.blocks_free,
-            s.blocks_free,
+            s.blocks_available,
             s.inodes,
             s.inodes_free,
             BLOCK_BYTES,

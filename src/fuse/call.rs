@@ -10,6 +10,7 @@ use log::{debug, error, warn};
 use parking_lot::Mutex;
 
 use super::adapter::Adapter;
+use super::translate::node_of;
 use crate::error::{Error, Result};
 use crate::stats::Stats;
 use crate::vfs::{Node, Vfs};
@@ -48,10 +49,7 @@ impl Adapter {
     ) -> Result<T, Errno> {
         self.ease();
         self.pulse.beat();
-        run(op, number, (self.vfs.stats(), &self.faults), || {
-            let node = Node::from_number(number.0).ok_or(Error::Stale)?;
-            request(&self.vfs, node)
-        })
+        run(op, number, (self.vfs.stats(), &self.faults), || request(&self.vfs, node_of(number)?))
     }
 
     /// Runs a request about a node that a path led to, and nothing but the node. If it is gone, the

@@ -12,12 +12,16 @@ use crate::volume::SetTime;
 /// For a time before 1970 it takes the nanoseconds, which count upwards from the second, as
 /// counting down: -1.75 s, on the wire (-2 s, +0.25 s), arrives as -2.25 s. Read backwards it is
 /// right again.
+///
+/// It would panic on the earliest second there is, with a fraction. The kernel sends that second
+/// without one: it cuts a time to what the filesystem can have (`timestamp_truncate`).
 pub(super) fn from_request(time: SystemTime) -> Timestamp {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => Timestamp { secs: seconds(after), nanos: after.subsec_nanos() },
         Err(before) => {
             let before = before.duration();
-            Timestamp { secs: -seconds(before), nanos: before.subsec_nanos() }
+            let secs = 0_i64.checked_sub_unsigned(before.as_secs()).unwrap_or(i64::MIN);
+            Timestamp { secs, nanos: before.subsec_nanos() }
         }
     }
 }
@@ -62,6 +66,7 @@ mod tests {
         match time.duration_since(UNIX_EPOCH) {
             Ok(after) => (seconds(after), after.subsec_nanos()),
             Err(before) => match (before.duration().as_secs(), before.duration().subsec_nanos()) {
+                (secs, _) if secs > i64::MAX.unsigned_abs() => (i64::MIN, 0),
                 (secs, 0) => (-i64::try_from(secs).unwrap(), 0),
                 (secs, nanos) => (-i64::try_from(secs).unwrap() - 1, 1_000_000_000 - nanos),
             },
@@ -79,6 +84,9 @@ mod tests {
             (-2_208_988_800, 500_000_000),
             (4_294_967_296, 7),
             (i64::from(i32::MIN), 1),
+            (i64::MIN, 0),
+            (i64::MIN + 1, 999_999_999),
+            (i64::MAX, 0),
             (253_402_300_799, 999_999_999),
         ] {
             let time = from_request(as_fuser_reads(secs, nanos));

@@ -14,6 +14,10 @@ use crate::volume::{RenameMode, Seek, XattrMode};
 /// Inode numbers are never used again, so no generation tells two inodes of one number apart.
 pub(super) const GENERATION: Generation = Generation(0);
 
+pub(super) fn node_of(number: INodeNo) -> Result<Node> {
+    Node::from_number(number.0).ok_or(Error::Stale)
+}
+
 pub(super) fn caller(req: &Request) -> Caller {
     Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
 }
@@ -115,20 +119,28 @@ pub(super) fn dir_flags(cacheable: bool) -> FopenFlags {
     }
 }
 
-pub(super) fn rename_mode(flags: RenameFlags) -> Result<RenameMode> {
-    match flags {
+/// What to do, and whether to leave a whiteout.
+pub(super) fn rename_mode(flags: RenameFlags) -> Result<(RenameMode, bool)> {
+    let whiteout = flags.contains(RenameFlags::RENAME_WHITEOUT);
+    let mode = match flags.difference(RenameFlags::RENAME_WHITEOUT) {
+        RenameFlags::RENAME_EXCHANGE if whiteout => {
+            Err(Error::invalid("An exchange leaves no whiteout"))
+        }
         none if none.is_empty() => Ok(RenameMode::Replace),
         RenameFlags::RENAME_NOREPLACE => Ok(RenameMode::NoReplace),
         RenameFlags::RENAME_EXCHANGE => Ok(RenameMode::Exchange),
         _ => Err(Error::invalid("This combination of rename flags is not supported")),
-    }
+    };
+    Ok((mode?, whiteout))
 }
 
 pub(super) fn xattr_mode(flags: i32) -> Result<XattrMode> {
+    const BOTH: i32 = abi::XATTR_CREATE | abi::XATTR_REPLACE;
     match flags {
         0 => Ok(XattrMode::Any),
         abi::XATTR_CREATE => Ok(XattrMode::Create),
         abi::XATTR_REPLACE => Ok(XattrMode::Replace),
+        BOTH => Ok(XattrMode::Never),
         _ => Err(Error::invalid("Unknown setxattr flags")),
     }
 }
@@ -157,7 +169,8 @@ pub(super) fn seek(offset: i64, whence: i32) -> Result<(u64, Seek)> {
     };
     match u64::try_from(offset) {
         Ok(offset) => Ok((offset, what)),
-        Err(_) => Err(Error::invalid("Negative offset")),
+        // As lseek(2) says of an offset at which there is neither data nor a hole.
+        Err(_) => Ok((u64::MAX, what)),
     }
 }
 
@@ -200,11 +213,13 @@ mod tests {
     fn what_is_not_known_is_refused() {
         assert!(matches!(allocate(abi::FALLOC_FL_PUNCH_HOLE), Err(Error::Unsupported { .. })));
         assert!(matches!(allocate(0x08), Err(Error::Unsupported { .. })), "collapse range");
-        assert!(rename_mode(RenameFlags::RENAME_WHITEOUT).is_err());
+        let whiteout = RenameFlags::RENAME_WHITEOUT;
+        assert_eq!(rename_mode(whiteout).unwrap(), (RenameMode::Replace, true));
+        assert!(rename_mode(whiteout | RenameFlags::RENAME_EXCHANGE).is_err());
         let both = RenameFlags::RENAME_NOREPLACE | RenameFlags::RENAME_EXCHANGE;
         assert!(rename_mode(both).is_err());
-        assert!(xattr_mode(3).is_err());
+        assert!(xattr_mode(4).is_err());
         assert!(seek(0, 0).is_err());
-        assert!(seek(-1, abi::SEEK_DATA).is_err());
+        assert_eq!(seek(-1, abi::SEEK_DATA).unwrap().0, u64::MAX, "behind the end of every file");
     }
 }

@@ -301,7 +301,12 @@ impl Shard for LocalShard {
 
     fn space(&self) -> Result<Space> {
         let space = disk::space(&self.dir).map_err(|e| failed("stat", &self.dir, e))?;
-        Ok(Space { total_bytes: space.total_bytes, free_bytes: space.free_bytes })
+        Ok(Space {
+            total_bytes: space.total_bytes,
+            free_bytes: space.free_bytes,
+            unused_bytes: space.unused_bytes,
+            disk: Some(space.device),
+        })
     }
 
     fn probe(&self) -> Result<()> {

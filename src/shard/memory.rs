@@ -252,7 +252,9 @@ impl Shard for MemoryShard {
         let _on = self.power.hold()?;
         let objects = self.objects.lock();
         let used: u64 = objects.values().flat_map(|o| &o.live).map(|b| b.len() as u64).sum();
-        Ok(Space { total_bytes: TOTAL_BYTES, free_bytes: TOTAL_BYTES.saturating_sub(used) })
+        let free_bytes = TOTAL_BYTES.saturating_sub(used);
+        let (total_bytes, unused_bytes) = (TOTAL_BYTES, free_bytes);
+        Ok(Space { total_bytes, free_bytes, unused_bytes, disk: None })
     }
 
     fn place(&self) -> String {

@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Room in a file system, in bytes.
@@ -16,6 +16,10 @@ pub struct DiskSpace {
     pub total_bytes: u64,
     /// What an unprivileged process may still write.
     pub free_bytes: u64,
+    /// What nobody uses, reserved or not.
+    pub unused_bytes: u64,
+    /// Tells file systems apart.
+    pub device: u64,
 }
 
 /// Room in the file system that holds `path`.
@@ -23,6 +27,7 @@ pub struct DiskSpace {
 /// # Errors
 /// What `statvfs` says, as when the path does not exist.
 pub fn space(path: &Path) -> io::Result<DiskSpace> {
+    let device = std::fs::metadata(path)?.dev();
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut stat = MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: `path` is a NUL-terminated string and `stat` is room for one `statvfs`; both outlive
@@ -37,6 +42,8 @@ pub fn space(path: &Path) -> io::Result<DiskSpace> {
     Ok(DiskSpace {
         total_bytes: stat.f_blocks.saturating_mul(unit),
         free_bytes: stat.f_bavail.saturating_mul(unit),
+        unused_bytes: stat.f_bfree.saturating_mul(unit),
+        device,
     })
 }
 

@@ -5,7 +5,7 @@ use super::virtuals::Thing;
 use super::{Attr, Caller, Node, SetAttr, Vfs, attr};
 use crate::error::{Error, Result};
 use crate::types::{At, FileKind, Ino};
-use crate::volume::{AttrChange, OpenFile};
+use crate::volume::{AttrChange, OpenFile, SetTime, Stat};
 
 const SET_USER_ID: u16 = 0o4000;
 const SET_GROUP_ID: u16 = 0o2000;
@@ -37,7 +37,18 @@ impl Vfs {
             return Ok(attr(node, &open.file.stat()?));
         }
         let (at, ino) = self.place(node)?;
-        Ok(attr(node, &self.volume.stat(at, ino)?))
+        let stat = self.volume.stat(at, ino);
+        Ok(attr(node, &self.or_removed(node, ino, stat)?))
+    }
+
+    /// A directory that was removed still has attributes while somebody uses it.
+    pub(super) fn or_removed(&self, node: Node, ino: Ino, found: Result<Stat>) -> Result<Stat> {
+        match (found, node) {
+            (Err(Error::NotFound { what }), Node::Live(_)) => {
+                self.removed.get(ino).ok_or(Error::NotFound { what })
+            }
+            (found, _) => found,
+        }
     }
 
     /// Changes attributes. Permission bits reach the ACL; a new owner, and a new size set by
@@ -57,9 +68,24 @@ impl Vfs {
             ctime: wanted.ctime,
             xattrs: Vec::new(),
         };
+        if let Some(stat) = self.removed.change(ino, |stat| set_removed(stat, wanted)) {
+            return Ok(attr(node, &stat));
+        }
         if wanted.perm.is_none() && drops_set_id(wanted, caller) {
             let inode = self.volume.stat(At::Live, ino)?.inode;
-            let kept = without_set_id(inode.perm);
+            let kept = without_set_id(inode.perm, is_member(caller, inode.gid));
+            let is_content = names_nothing(wanted) && self.handles.is_written(ino);
+            if names_nothing(wanted) && !is_content && caller.uid != 0 && caller.uid != inode.uid {
+                // chown(2) to nobody new, by a stranger.
+                let what = "Only its owner may take a file's set-user-id bit away".to_owned();
+                let is_harmless = kept == inode.perm || inode.kind == FileKind::Directory;
+                let stat = self.volume.stat(At::Live, ino)?;
+                return if is_harmless {
+                    Ok(attr(node, &stat))
+                } else {
+                    Err(Error::NotPermitted { what })
+                };
+            }
             if inode.kind != FileKind::Directory && kept != inode.perm {
                 change.perm = Some(kept);
             }
@@ -88,14 +114,16 @@ impl Vfs {
     }
 
     /// Takes from a file whose content changes what would give its reader another's rights: its
-    /// capabilities and, if `set_id`, its set-user-id and set-group-id bits. True if there was any.
-    pub(super) fn drop_privileges(&self, file: &OpenFile, set_id: bool) -> Result<bool> {
+    /// capabilities and, when it is changed `by` somebody whom the kernel does not trust with them,
+    /// its set-user-id and set-group-id bits. True if there was any.
+    pub(super) fn drop_privileges(&self, file: &OpenFile, by: Option<Caller>) -> Result<bool> {
         let ino = file.ino();
         if self.handles.has_no_privileges(ino) {
             return Ok(false);
         }
-        let perm = file.stat()?.inode.perm;
-        let kept = if set_id { without_set_id(perm) } else { perm };
+        let inode = file.stat()?.inode;
+        let perm = inode.perm;
+        let kept = by.map_or(perm, |by| without_set_id(perm, is_member(by, inode.gid)));
         let capable = self.volume.xattr(At::Live, ino, CAPABILITY)?.is_some();
         let changed = capable || kept != perm;
         if changed {
@@ -134,15 +162,38 @@ pub(super) fn change_perm(perm: u16, xattrs: Vec<(Vec<u8>, Option<Vec<u8>>)>) ->
 fn drops_set_id(wanted: &SetAttr, caller: Caller) -> bool {
     let new_owner = wanted.uid.is_some() || wanted.gid.is_some();
     let truncated = wanted.size.is_some() && caller.uid != 0;
-    let times = wanted.atime.is_some() || wanted.mtime.is_some() || wanted.ctime.is_some();
-    let nothing = !new_owner && wanted.size.is_none() && !times;
-    new_owner || truncated || nothing
+    new_owner || truncated || names_nothing(wanted)
 }
 
-/// Set-group-id without group execution means mandatory locking, not another's rights.
-pub(super) fn without_set_id(perm: u16) -> u16 {
-    let gone = if perm & GROUP_EXECUTE == 0 { SET_USER_ID } else { SET_ID_BITS };
-    perm & !gone
+/// Nothing to change is named: the kernel's way to say that the content changed, or chown(2)'s to
+/// name nobody.
+fn names_nothing(wanted: &SetAttr) -> bool {
+    let times = wanted.atime.is_some() || wanted.mtime.is_some() || wanted.ctime.is_some();
+    let owner = wanted.uid.is_some() || wanted.gid.is_some();
+    !(times || owner || wanted.size.is_some() || wanted.perm.is_some())
+}
+
+/// As far as we can know: supplementary groups do not reach us.
+fn is_member(caller: Caller, gid: u32) -> bool {
+    caller.uid == 0 || caller.gid == gid
+}
+
+/// Set-group-id without group execution once meant mandatory locking: members may leave it.
+pub(super) fn without_set_id(perm: u16, is_member: bool) -> u16 {
+    let keeps_group = perm & GROUP_EXECUTE == 0 && is_member;
+    perm & !(if keeps_group { SET_USER_ID } else { SET_ID_BITS })
+}
+
+fn set_removed(stat: &mut Stat, wanted: &SetAttr) {
+    let inode = &mut stat.inode;
+    inode.perm = wanted.perm.unwrap_or(inode.perm);
+    inode.uid = wanted.uid.unwrap_or(inode.uid);
+    inode.gid = wanted.gid.unwrap_or(inode.gid);
+    for (wanted, time) in [(wanted.atime, &mut inode.atime), (wanted.mtime, &mut inode.mtime)] {
+        if let Some(SetTime::At(wanted)) = wanted {
+            *time = wanted;
+        }
+    }
 }
 
 fn is_nothing(change: &AttrChange) -> bool {
@@ -174,15 +225,16 @@ mod tests {
 
     #[test]
     fn set_id_bits_go_as_linux_takes_them() {
-        assert_eq!(without_set_id(0o6755), 0o755);
-        assert_eq!(without_set_id(0o6745), 0o2745, "mandatory locking stays");
-        assert_eq!(without_set_id(0o1777), 0o1777, "the sticky bit stays");
+        assert_eq!(without_set_id(0o6755, true), 0o755);
+        assert_eq!(without_set_id(0o6745, true), 0o2745, "mandatory locking stays");
+        assert_eq!(without_set_id(0o6745, false), 0o745, "but not by a stranger");
+        assert_eq!(without_set_id(0o1777, false), 0o1777, "the sticky bit stays");
     }
 
     #[test]
     fn chown_and_a_users_truncate_end_privileges_but_times_do_not() {
         let none = SetAttr::default();
-        let now = Some(crate::volume::SetTime::Now);
+        let now = Some(SetTime::Now);
         assert!(drops_set_id(&SetAttr { gid: Some(0), ..none }, SUPERUSER));
         assert!(drops_set_id(&SetAttr { size: Some(0), ..none }, USER));
         assert!(!drops_set_id(&SetAttr { size: Some(0), ..none }, SUPERUSER));

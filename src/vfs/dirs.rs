@@ -51,7 +51,8 @@ impl Vfs {
             Node::Live(_) | Node::Snap(..) => {}
         }
         let (at, ino) = self.place(node)?;
-        match self.volume.stat(at, ino)?.inode.kind {
+        let stat = self.volume.stat(at, ino);
+        match self.or_removed(node, ino, stat)?.inode.kind {
             FileKind::Directory => Ok(true),
             _ => Err(Error::NotDirectory),
         }

@@ -106,15 +106,15 @@ impl Vfs {
         self.handle(handle)?.file.read(offset, len)
     }
 
-    /// Writes all of `data`; with `drop_set_id` the writer may not leave set-user-id and
-    /// set-group-id bits behind. True if the file's set-id bits or capabilities went: the kernel
+    /// Writes all of `data`, `by` somebody who may not leave set-user-id and set-group-id bits
+    /// behind. True if the file's set-id bits or capabilities went: the kernel
     /// must then forget its attributes.
     ///
     /// # Errors
     /// `FileTooLarge`, `NoSpace`, `Poisoned`; faults.
-    pub fn write(&self, handle: u64, offset: u64, data: &[u8], drop_set_id: bool) -> Result<bool> {
+    pub fn write(&self, handle: u64, offset: u64, data: &[u8], by: Option<Caller>) -> Result<bool> {
         let handle = self.handle(handle)?;
-        let dropped = self.drop_privileges(&handle.file, drop_set_id)?;
+        let dropped = self.drop_privileges(&handle.file, by)?;
         handle.file.write(offset, data)?;
         Ok(dropped)
     }

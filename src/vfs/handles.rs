@@ -84,6 +84,11 @@ impl Handles {
         last_writer
     }
 
+    /// True while somebody has the inode open for writing.
+    pub(super) fn is_written(&self, ino: Ino) -> bool {
+        self.uses.lock().get(&ino).is_some_and(|uses| uses.writers > 0)
+    }
+
     /// True if the open inode is known to have no set-id bits and no capabilities.
     pub(super) fn has_no_privileges(&self, ino: Ino) -> bool {
         self.uses.lock().get(&ino).is_some_and(|uses| uses.no_privileges)

@@ -92,7 +92,12 @@ impl Vfs {
         }
         let dir = self.writable(parent)?;
         not_reserved(name)?;
-        self.volume.rmdir(dir, name)
+        let gone = self.volume.lookup(At::Live, dir, name)?;
+        self.volume.rmdir(dir, name)?;
+        if let Some(gone) = gone {
+            self.removed.note(gone);
+        }
+        Ok(())
     }
 
     /// Renames; in `.snapshots`, a snapshot.
@@ -102,12 +107,54 @@ impl Vfs {
     /// `.snapshots`, or mv(1) would copy instead and make a snapshot on the way; those of
     /// rename(2).
     pub fn rename(&self, from: (Node, &[u8]), to: (Node, &[u8]), mode: RenameMode) -> Result<()> {
+        self.rename_leaving(from, to, mode, None)
+    }
+
+    /// As [`Vfs::rename`], and leaves a whiteout of `caller` under the old name, as overlayfs wants
+    /// it: a character device without a number.
+    ///
+    /// # Errors
+    /// As [`Vfs::rename`].
+    pub fn rename_whiteout(
+        &self,
+        from: (Node, &[u8]),
+        to: (Node, &[u8]),
+        mode: RenameMode,
+        caller: Caller,
+    ) -> Result<()> {
+        let Node::Live(dir) = from.0 else { return Err(reserved()) };
+        self.writable(from.0)?;
+        let new = NewMode { kind: FileKind::CharDevice, perm: 0, umask: 0 };
+        let gid = self.inherit(dir, new, caller)?.gid;
+        let whiteout = NewInode {
+            kind: FileKind::CharDevice,
+            perm: 0,
+            uid: caller.uid,
+            gid,
+            rdev: 0,
+            target: &[],
+            xattrs: Vec::new(),
+        };
+        self.rename_leaving(from, to, mode, Some(&whiteout))
+    }
+
+    fn rename_leaving(
+        &self,
+        from: (Node, &[u8]),
+        to: (Node, &[u8]),
+        mode: RenameMode,
+        left: Option<&NewInode<'_>>,
+    ) -> Result<()> {
         match (from.0, to.0) {
             (Node::Live(old), Node::Live(new)) => {
                 self.writable(from.0)?;
                 not_reserved(from.1)?;
                 not_reserved(to.1)?;
-                self.volume.rename((old, from.1), (new, to.1), mode)
+                let gone = self.volume.rename_leaving((old, from.1), (new, to.1), mode, left)?;
+                if let Some(gone) = gone {
+                    self.removed.note(gone);
+                }
+                Ok(())
             }
             (Node::SnapDir(old), Node::SnapDir(new)) if old == new => {
                 self.snapdir_rename(old, from.1, to.1, mode)

@@ -165,10 +165,10 @@ fn kind_of(node: Node, name: &[u8]) -> Result<Kind> {
         return Ok(Kind::Shown(what));
     }
     let namespaces = [&b"user."[..], TRUSTED, b"security."];
-    if namespaces.iter().any(|space| name.len() > space.len() && name.starts_with(space)) {
-        Ok(Kind::Plain)
-    } else {
-        Err(Error::Unsupported { what: "An extended attribute in this namespace" })
+    match namespaces.iter().find(|space| name.starts_with(space)) {
+        Some(space) if name.len() > space.len() => Ok(Kind::Plain),
+        Some(_) => Err(Error::invalid("An extended attribute needs a name behind its namespace")),
+        None => Err(Error::Unsupported { what: "An extended attribute in this namespace" }),
     }
 }
 

@@ -86,10 +86,10 @@ impl Volume {
         self.change_xattr(ino, |edit| {
             let old = edit.view().xattr(At::Live, ino, name)?;
             match (mode, &old) {
-                (XattrMode::Create, Some(_)) => {
+                (XattrMode::Create | XattrMode::Never, Some(_)) => {
                     return Err(Error::Exists { what: "attribute".to_owned() });
                 }
-                (XattrMode::Replace, None) => return Err(Error::NoAttribute),
+                (XattrMode::Replace | XattrMode::Never, None) => return Err(Error::NoAttribute),
                 (_, Some(_)) => {}
                 (_, None) => {
                     let names = edit.view().xattr_names(At::Live, ino)?;

@@ -1,8 +1,8 @@
-//! Names: making, linking, removing and renaming. Every change is one edit of the open txg.
+//! Names: making, linking and removing. Every change is one edit of the open txg.
 
 use log::error;
 
-use super::{Listed, NewInode, RenameMode, Stat, Volume};
+use super::{Listed, NewInode, Stat, Volume};
 use crate::error::{Error, Result};
 use crate::limits::{LINKS_MAX, NAME_BYTES_MAX, TARGET_BYTES_MAX};
 use crate::meta::{Edit, View};
@@ -33,7 +33,7 @@ pub(super) fn directory(view: &View<'_>, ino: Ino) -> Result<Inode> {
     if inode.kind == FileKind::Directory { Ok(inode) } else { Err(Error::NotDirectory) }
 }
 
-fn entry(view: &View<'_>, parent: Ino, name: &[u8]) -> Result<(Dirent, Inode)> {
+pub(super) fn entry(view: &View<'_>, parent: Ino, name: &[u8]) -> Result<(Dirent, Inode)> {
     let found = view.dirent(At::Live, parent, name)?.ok_or_else(|| Error::not_found("entry"))?;
     Ok((found, target(view, found.ino)?))
 }
@@ -317,73 +317,6 @@ impl Volume {
             self.remove_inode(edit, ino, inode)
         }
     }
-
-    /// Moves an entry, over what is there or in exchange for it.
-    ///
-    /// # Errors
-    /// `NotFound`, `Exists` (`NoReplace`), `NotEmpty`, `IsDirectory`, `NotDirectory`, `Invalid` for
-    /// a directory that would go below itself, `Poisoned`.
-    pub fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), mode: RenameMode) -> Result<()> {
-        check_name(from.1)?;
-        check_name(to.1)?;
-        self.admit_change()?;
-        let _gate = self.gate.read();
-        let now = self.env.now();
-        let moved = self.stage(|edit| {
-            directory(&edit.view(), from.0)?;
-            directory(&edit.view(), to.0)?;
-            let source = entry(&edit.view(), from.0, from.1)?;
-            let replaced = match edit.view().dirent(At::Live, to.0, to.1)? {
-                Some(found) => Some((found, target(&edit.view(), found.ino)?)),
-                None => None,
-            };
-            refuse_loop(&edit.view(), &source.0, to.0)?;
-            match (mode, &replaced) {
-                (RenameMode::NoReplace, Some(_)) => {
-                    return Err(Error::Exists { what: "entry".to_owned() });
-                }
-                (RenameMode::Exchange, None) => return Err(Error::not_found("entry")),
-                (_, Some((found, _))) if found.ino == source.0.ino => return Ok(None),
-                (RenameMode::Exchange, Some((found, _))) => {
-                    refuse_loop(&edit.view(), found, from.0)?;
-                }
-                (_, Some((found, _))) => check_replace(&edit.view(), &source.0, found)?,
-                (_, None) => {}
-            }
-            let moved = source.0.ino;
-            match (mode, replaced) {
-                (RenameMode::Exchange, Some(other)) => {
-                    exchange(edit, from, source, to, other, now)?;
-                }
-                (_, replaced) => self.replace(edit, from, source, to, replaced)?,
-            }
-            Ok(Some(moved))
-        })?;
-        if let Some(ino) = moved {
-            self.names.note(ino, to.0, to.1);
-        }
-        Ok(())
-    }
-
-    fn replace(
-        &self,
-        edit: &mut Edit<'_>,
-        from: (Ino, &[u8]),
-        source: (Dirent, Inode),
-        to: (Ino, &[u8]),
-        replaced: Option<(Dirent, Inode)>,
-    ) -> Result<()> {
-        let now = self.env.now();
-        let gone_dir = replaced.as_ref().is_some_and(|(e, _)| e.kind == FileKind::Directory);
-        if let Some((found, inode)) = replaced {
-            self.drop_link(edit, found.ino, inode, now)?;
-        }
-        let is_dir = source.0.kind == FileKind::Directory;
-        edit.delete_dirent(from.0, from.1)?;
-        place(edit, source, to, now)?;
-        touch_directory(edit, from.0, now, -i32::from(is_dir))?;
-        touch_directory(edit, to.0, now, i32::from(is_dir) - i32::from(gone_dir))
-    }
 }
 
 /// The first damage that a listing of the whole directory meets.
@@ -398,7 +331,7 @@ fn damage_in(view: &View<'_>, at: At, dir: Ino) -> Option<Error> {
     }
 }
 
-fn new_inode(new: &NewInode<'_>, parent: Ino, name: &[u8], now: Timestamp) -> Inode {
+pub(super) fn new_inode(new: &NewInode<'_>, parent: Ino, name: &[u8], now: Timestamp) -> Inode {
     let is_dir = new.kind == FileKind::Directory;
     Inode {
         kind: new.kind,
@@ -434,65 +367,8 @@ pub(super) fn root_inode(now: Timestamp, uid: u32, gid: u32) -> Inode {
     Inode { home: 0, ..new_inode(&new, Ino::ROOT, b"", now) }
 }
 
-/// A directory must not move below itself.
-fn refuse_loop(view: &View<'_>, moved: &Dirent, to: Ino) -> Result<()> {
-    if moved.kind != FileKind::Directory {
-        return Ok(());
-    }
-    let mut here = to;
-    loop {
-        if here == moved.ino {
-            return Err(Error::invalid("A directory cannot move below itself"));
-        }
-        if here == Ino::ROOT {
-            return Ok(());
-        }
-        here = directory(view, here)?.parent;
-    }
-}
-
-/// What may take the place of what.
-fn check_replace(view: &View<'_>, source: &Dirent, replaced: &Dirent) -> Result<()> {
-    match (source.kind == FileKind::Directory, replaced.kind == FileKind::Directory) {
-        (true, false) => Err(Error::NotDirectory),
-        (false, true) => Err(Error::IsDirectory),
-        (true, true) if view.has_dirents(At::Live, replaced.ino)? => Err(Error::NotEmpty),
-        _ => Ok(()),
-    }
-}
-
 /// Notes in an inode where it is found by name.
-fn settle(inode: &mut Inode, parent: Ino, name: &[u8]) {
+pub(super) fn settle(inode: &mut Inode, parent: Ino, name: &[u8]) {
     inode.parent = parent;
     inode.home = Cookie::of(name).upper();
-}
-
-/// Enters `what` under a new name.
-fn place(
-    edit: &mut Edit<'_>,
-    what: (Dirent, Inode),
-    to: (Ino, &[u8]),
-    now: Timestamp,
-) -> Result<()> {
-    let (entry, mut inode) = what;
-    inode.ctime = now;
-    settle(&mut inode, to.0, to.1);
-    edit.put_inode(entry.ino, &inode)?;
-    edit.put_dirent(to.0, to.1, entry)
-}
-
-fn exchange(
-    edit: &mut Edit<'_>,
-    from: (Ino, &[u8]),
-    source: (Dirent, Inode),
-    to: (Ino, &[u8]),
-    other: (Dirent, Inode),
-    now: Timestamp,
-) -> Result<()> {
-    let dirs = |entry: &Dirent| i32::from(entry.kind == FileKind::Directory);
-    let shift = dirs(&other.0) - dirs(&source.0);
-    place(edit, source, to, now)?;
-    place(edit, other, from, now)?;
-    touch_directory(edit, from.0, now, shift)?;
-    touch_directory(edit, to.0, now, -shift)
 }

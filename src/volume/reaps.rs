@@ -26,6 +26,17 @@ pub(super) struct ReapIndex {
     rows: AtomicU64,
     /// Files without a name whose old tail is still to be removed.
     nameless_trims: Mutex<HashSet<Ino>>,
+    /// How far the work that was done last has come.
+    progress: Mutex<Option<Progress>>,
+}
+
+/// Of the extents of `ino` from `from` on, those before `reached` are gone. Looking for the next
+/// ones from the beginning would step over every removed row again, piece after piece.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    ino: Ino,
+    from: u64,
+    reached: u64,
 }
 
 impl ReapIndex {
@@ -35,6 +46,7 @@ impl ReapIndex {
             slots: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
             rows: AtomicU64::new(0),
             nameless_trims: Mutex::default(),
+            progress: Mutex::default(),
         };
         let mut after = None;
         loop {
@@ -96,6 +108,7 @@ impl ReapIndex {
             self.count(ino, 1);
         }
         edit.put_reap(ino, reap);
+        self.begin_again(ino);
         if trim && reap.delete {
             self.nameless_trims.lock().insert(ino);
         }
@@ -115,6 +128,23 @@ impl ReapIndex {
     /// The old tail of a file without a name is removed.
     pub(super) fn trimmed(&self, ino: Ino) {
         self.nameless_trims.lock().remove(&ino);
+        self.begin_again(ino);
+    }
+
+    /// Where the first extent may lie of those to be removed from `from` on.
+    pub(super) fn reached(&self, ino: Ino, from: u64) -> u64 {
+        let progress = self.progress.lock().filter(|p| (p.ino, p.from) == (ino, from));
+        progress.map_or(from, |p| p.reached)
+    }
+
+    /// Before `reached` there is nothing left to remove. The caller holds the file's state, so that
+    /// no extent comes in between.
+    pub(super) fn note_reached(&self, ino: Ino, from: u64, reached: u64) {
+        *self.progress.lock() = Some(Progress { ino, from, reached });
+    }
+
+    fn begin_again(&self, ino: Ino) {
+        self.progress.lock().take_if(|progress| progress.ino == ino);
     }
 
     /// Bytes in memory.
@@ -125,5 +155,33 @@ impl ReapIndex {
     /// The most they can be with so many open files.
     pub(super) fn bound(open_files: u64) -> u64 {
         (SLOTS * size_of::<AtomicU32>()) as u64 + NOTE_BYTES as u64 * open_files
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn empty() -> ReapIndex {
+        ReapIndex {
+            slots: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
+            rows: AtomicU64::new(0),
+            nameless_trims: Mutex::default(),
+            progress: Mutex::default(),
+        }
+    }
+
+    #[test]
+    fn work_goes_on_where_it_was_but_never_where_it_began_otherwise() {
+        let (index, ino) = (empty(), Ino(7));
+        assert_eq!(index.reached(ino, 100), 100);
+        index.note_reached(ino, 100, 5000);
+        assert_eq!(index.reached(ino, 100), 5000);
+        assert_eq!(index.reached(ino, 50), 50, "cut again, further down");
+        assert_eq!(index.reached(Ino(8), 100), 100, "another file");
+        index.trimmed(Ino(8));
+        assert_eq!(index.reached(ino, 100), 5000);
+        index.trimmed(ino);
+        assert_eq!(index.reached(ino, 100), 100, "the file may have grown again");
     }
 }

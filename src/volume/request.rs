@@ -41,6 +41,8 @@ pub enum XattrMode {
     Create,
     /// That it is there.
     Replace,
+    /// Both, so it always fails.
+    Never,
 }
 
 /// A time to set.

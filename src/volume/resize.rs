@@ -19,6 +19,14 @@ use crate::types::{At, Extent, FileKind, Ino, Inode};
 /// Most extents one `copy_file_range` call copies; the caller asks again for the rest.
 const COPY_EXTENTS: usize = 8_000;
 
+/// What one piece of the reaper's work left.
+enum Piece {
+    /// Nothing.
+    Last,
+    /// Of what was to be removed from `from` on, the extents from `reached` on.
+    Before { from: u64, reached: u64 },
+}
+
 impl Volume {
     /// Sets the size of a file.
     pub(super) fn truncate(&self, ino: Ino, size: u64) -> Result<()> {
@@ -167,18 +175,18 @@ impl Volume {
         let _gate = self.gate.read();
         let file = self.borrow_node(ino);
         let _state = file.node.state.write();
-        self.stage(|edit| {
-            let Some(reap) = edit.view().reap(ino)? else { return Ok(true) };
+        let piece = self.stage(|edit| {
+            let Some(reap) = edit.view().reap(ino)? else { return Ok(Piece::Last) };
             let Some(mut inode) = edit.view().inode(At::Live, ino)? else {
                 self.reaps.delete(edit, ino)?;
-                return Ok(true);
+                return Ok(Piece::Last);
             };
             let delete = reap.delete && !self.files.is_shared(ino);
             let from = if delete { 0 } else { reap.from };
             if reap.delete && !delete && !self.reaps.is_trimming(&edit.view(), ino)? {
-                return Ok(true);
+                return Ok(Piece::Last);
             }
-            let range = from..u64::MAX;
+            let range = self.reaps.reached(ino, from)..u64::MAX;
             let some = edit.view().extents(
                 At::Live,
                 ino,
@@ -187,9 +195,9 @@ impl Volume {
             )?;
             let piece = &some[..some.len().min(self.bounds.reap_piece_extents)];
             self.drop_extents(edit, ino, &mut inode, piece, &range)?;
-            if some.len() > self.bounds.reap_piece_extents {
+            if let Some(next) = some.get(self.bounds.reap_piece_extents) {
                 edit.put_inode(ino, &inode)?;
-                return Ok(false);
+                return Ok(Piece::Before { from, reached: next.offset });
             }
             self.reaps.trimmed(ino);
             if delete {
@@ -202,8 +210,12 @@ impl Volume {
                     self.reaps.delete(edit, ino)?;
                 }
             }
-            Ok(true)
-        })
+            Ok(Piece::Last)
+        })?;
+        if let Piece::Before { from, reached } = piece {
+            self.reaps.note_reached(ino, from, reached);
+        }
+        Ok(matches!(piece, Piece::Last))
     }
 
     /// Does all reap work there is now. Inodes that are still open wait for their last close.

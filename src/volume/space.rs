@@ -5,6 +5,7 @@
 //! reserve keeps deleting, commits and unmounting possible. Free space is asked for after every
 //! commit and whenever 16 MiB were accepted since.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
 
 use log::warn;
@@ -31,8 +32,10 @@ const REMOVALS_SHARE: u64 = 5;
 /// Room of the whole volume, for statfs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeSpace {
-    /// Capacity of all shards.
+    /// Capacity of all disks that shards lie on.
     pub total_bytes: u64,
+    /// What nobody uses of it, the reserves with it.
+    pub unused_bytes: u64,
     /// What may still be written, without the reserves.
     pub free_bytes: u64,
     /// Inode numbers given out so far.
@@ -229,13 +232,18 @@ impl Volume {
     pub fn space(&self) -> Result<VolumeSpace> {
         let mut space = VolumeSpace {
             total_bytes: 0,
+            unused_bytes: 0,
             free_bytes: 0,
             inodes_used: self.next_ino.load(Relaxed).saturating_sub(1),
         };
+        let mut disks = HashSet::new();
         for state in self.shards.read().iter() {
             let room = state.shard.as_ref().ok().and_then(|shard| shard.space().ok());
-            if let Some(shard) = room {
+            // Shards on one disk share its room.
+            if let Some(shard) = room.filter(|room| room.disk.is_none_or(|disk| disks.insert(disk)))
+            {
                 space.total_bytes += shard.total_bytes;
+                space.unused_bytes += shard.unused_bytes;
                 space.free_bytes += self.beyond_reserve(shard.total_bytes, shard.free_bytes);
             }
         }

@@ -1,6 +1,6 @@
 //! The real program on media that lose, tear and reorder writes, fail, or are full.
 
-mod disks;
+pub mod disks;
 mod full;
 mod inject;
 mod log;

@@ -3,7 +3,9 @@
 mod apps;
 mod away;
 mod backup;
+mod calls;
 mod commands;
+mod conformance;
 mod copying;
 mod daily;
 mod diff;

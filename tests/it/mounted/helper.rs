@@ -134,6 +134,12 @@ impl Mounted {
         wait_until("the process is gone", || !is_running(pid));
     }
 
+    /// Takes note of the process that has it mounted now, if others remounted it.
+    pub fn follow(&self) {
+        let pid = self.ask_json(&["status"], &[])["pid"].as_u64().unwrap();
+        self.pid.store(u32::try_from(pid).unwrap(), Ordering::Relaxed);
+    }
+
     pub fn is_mounted(&self) -> bool {
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
         mounts.lines().any(|line| line.split(' ').nth(1) == Some(&self.text("")))

@@ -1,6 +1,6 @@
 //! Disks that are small, full or read-only.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
@@ -17,6 +17,10 @@ impl SmallDisk {
         let size = format!("size={mib}m");
         run("mount", &["-t", "tmpfs", "-o", &size, "none", temp.path().to_str().unwrap()]);
         Self { temp }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.temp.path()
     }
 
     pub fn join(&self, name: &str) -> PathBuf {

@@ -92,10 +92,13 @@ assert privileges("theirs") == ("0o6000", True)
 as_user(1000, 1000, [], lambda: append("theirs"))
 assert privileges("theirs") == ("0o0", False), privileges("theirs")
 
-# A group that may not execute it: the bit means locking, and stays.
-privileged("locking", 0o2766)
-as_user(1000, 1000, [], lambda: append("locking"))
-assert privileges("locking") == ("0o2000", False), privileges("locking")
+# A group that may not execute it: the bit means locking, which a member may leave.
+for group, left in ((1000, "0o2000"), (1001, "0o0")):
+    write("locking")
+    os.chown("locking", 0, group)
+    privileged("locking", 0o2766)
+    as_user(1000, 1000, [], lambda: append("locking"))
+    assert privileges("locking") == (left, False), privileges("locking")
 
 # Root is trusted with the bits; capabilities go all the same.
 privileged("mine")

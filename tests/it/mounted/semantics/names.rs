@@ -130,7 +130,10 @@ rename("c", "d", EXCHANGE)
 assert os.path.isfile("d") and read("c/f") == b"f"
 refused(errno.ENOENT, rename, "c", "none", EXCHANGE)
 refused(errno.EINVAL, rename, "b", "d", NOREPLACE | EXCHANGE)
-refused(errno.EINVAL, rename, "b", "w", WHITEOUT)
+rename("b", "w", WHITEOUT)
+left = os.stat("b")
+assert read("w") == b"a" and stat.S_ISCHR(left.st_mode) and left.st_rdev == 0
+refused(errno.EINVAL, rename, "w", "d", WHITEOUT | EXCHANGE)
 # Somebody who looks all the time never finds nothing, and mostly something at the first try.
 def turn(me):
     if me == 1:
