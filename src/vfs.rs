@@ -249,6 +249,7 @@ impl Vfs {
     /// # Errors
     /// `NotDirectory`, `NotFound` or `Stale` for the parent, `NameTooLong`; faults.
     pub fn lookup(&self, parent: Node, name: &[u8]) -> Result<Lookup> {
+        let parent = self.settled(parent)?;
         match parent {
             _ if name == b"." || name == b".." => self.lookup_dots(parent, name),
             Node::SnapDir(dir) => self.snapdir_lookup(dir, name),
@@ -265,10 +266,10 @@ impl Vfs {
                 }
             }
             Node::GmtDir(dir) => self.gmt_lookup(dir, name),
-            Node::PastDir(dir) => self.past_name_lookup(dir, name),
+            Node::PastDir(dir) | Node::Beside(dir) => self.past_name_lookup((parent, dir), name),
             Node::Latest(..) => Err(Error::NotDirectory),
             Node::Virtual(number) => match &*self.virtuals.get(number)? {
-                Thing::Past { dir, name: of } => self.version_lookup(*dir, of, name),
+                Thing::Past { dir, name: of, .. } => self.version_lookup(*dir, of, name),
             },
         }
     }
@@ -278,7 +279,10 @@ impl Vfs {
     fn beside(&self, parent: Node, dir: Ino, name: &[u8]) -> Result<Lookup> {
         match parent {
             Node::Live(_) if name == HISTORY_NAME && self.no_history => {}
-            _ if name == HISTORY_NAME => return self.past_dir_lookup(dir),
+            Node::Live(_) if name == HISTORY_NAME => {
+                return self.past_dir_lookup(Node::Beside(dir), dir);
+            }
+            _ if name == HISTORY_NAME => return self.past_dir_lookup(Node::PastDir(dir), dir),
             Node::Live(_) if gmt::parse(name).is_some() => return self.gmt_lookup(dir, name),
             _ => {}
         }
@@ -351,9 +355,11 @@ impl Vfs {
             Node::Live(ino) => Ok((At::Live, ino)),
             Node::Snap(id, ino) => Ok((self.at_snapshot(id)?, ino)),
             Node::Latest(..) => Err(Error::invalid("A link has no data")),
-            Node::SnapDir(_) | Node::GmtDir(_) | Node::PastDir(_) | Node::Virtual(_) => {
-                Err(Error::IsDirectory)
-            }
+            Node::SnapDir(_)
+            | Node::GmtDir(_)
+            | Node::PastDir(_)
+            | Node::Beside(_)
+            | Node::Virtual(_) => Err(Error::IsDirectory),
         }
     }
 
@@ -371,7 +377,7 @@ impl Vfs {
             }
             Node::Live(ino) => Ok(ino),
             Node::SnapDir(_) | Node::GmtDir(_) | Node::Latest(..) => Err(reserved()),
-            Node::PastDir(_) | Node::Virtual(_) => Err(only_shown()),
+            Node::PastDir(_) | Node::Beside(_) | Node::Virtual(_) => Err(only_shown()),
         }
     }
 
@@ -399,11 +405,7 @@ fn reserved() -> Error {
 }
 
 fn only_shown() -> Error {
-    Error::NotPermitted {
-        what: "This directory only shows what was; to keep entries named .history where \
-               snapshots are, mount with -o history=off"
-            .to_owned(),
-    }
+    Error::NotPermitted { what: "This directory only shows what was".to_owned() }
 }
 
 /// Attributes of `node`, which is the inode of `stat`.

@@ -24,7 +24,7 @@ impl Vfs {
         match node {
             Node::SnapDir(dir) => return self.snapdir_attr(dir),
             Node::GmtDir(dir) => return Ok(Attr { node, ..self.snapdir_attr(dir)? }),
-            Node::PastDir(dir) => return self.past_attr(node, dir),
+            Node::PastDir(dir) | Node::Beside(dir) => return self.past_attr(node, dir),
             Node::Latest(id, _) => return self.latest_attr(node, id),
             Node::Virtual(number) => {
                 return match &*self.virtuals.get(number)? {
@@ -57,6 +57,7 @@ impl Vfs {
     /// # Errors
     /// `ReadOnly`, `NotPermitted`, `NotFound`, `IsDirectory`, `FileTooLarge`, `NoSpace`; faults.
     pub fn setattr(&self, node: Node, wanted: &SetAttr, caller: Caller) -> Result<Attr> {
+        self.give_way_itself(node)?;
         let ino = self.writable(node)?;
         let mut change = AttrChange {
             perm: wanted.perm,

@@ -45,7 +45,9 @@ impl Vfs {
     /// `NotFound`, `NotDirectory`, `Stale`; faults.
     pub fn opendir(&self, node: Node) -> Result<bool> {
         match node {
-            Node::SnapDir(_) | Node::GmtDir(_) | Node::PastDir(_) => return Ok(false),
+            Node::SnapDir(_) | Node::GmtDir(_) | Node::PastDir(_) | Node::Beside(_) => {
+                return Ok(false);
+            }
             Node::Virtual(number) => return self.virtuals.get(number).map(|_| false),
             Node::Latest(..) => return Err(Error::NotDirectory),
             Node::Live(_) | Node::Snap(..) => {}
@@ -63,6 +65,7 @@ impl Vfs {
     /// # Errors
     /// `NotFound`, `NotDirectory`, `Stale`; faults.
     pub fn readdir(&self, node: Node, offset: u64, plus: bool, sink: &mut Sink<'_>) -> Result<()> {
+        let node = self.settled(node)?;
         if self.list_head(node, offset, sink)? {
             return Ok(());
         }
@@ -71,10 +74,14 @@ impl Vfs {
             Node::Live(dir) => self.list_names((node, dir), offset, plus, sink),
             Node::Snap(_, dir) => self.list_names((node, dir), offset, plus, sink),
             Node::GmtDir(dir) => self.list_by_second(dir, offset, plus, sink),
-            Node::PastDir(dir) => self.past_names_list(node, dir, (offset, plus), sink),
+            Node::PastDir(dir) | Node::Beside(dir) => {
+                self.past_names_list(node, dir, (offset, plus), sink)
+            }
             Node::Latest(..) => Err(Error::NotDirectory),
             Node::Virtual(number) => match &*self.virtuals.get(number)? {
-                Thing::Past { dir, name } => self.versions_list(*dir, name, (offset, plus), sink),
+                Thing::Past { dir, name, .. } => {
+                    self.versions_list(*dir, name, (offset, plus), sink)
+                }
             },
         }
     }
@@ -196,10 +203,10 @@ impl Vfs {
     /// The directory that `..` means.
     fn parent(&self, node: Node) -> Result<Node> {
         match node {
-            Node::SnapDir(dir) | Node::PastDir(dir) => Ok(Node::Live(dir)),
+            Node::SnapDir(dir) | Node::PastDir(dir) | Node::Beside(dir) => Ok(Node::Live(dir)),
             Node::GmtDir(dir) => Ok(Node::SnapDir(dir)),
             Node::Virtual(number) => match &*self.virtuals.get(number)? {
-                Thing::Past { dir, .. } => Ok(Node::PastDir(*dir)),
+                Thing::Past { shown, .. } => Ok(*shown),
             },
             Node::Latest(..) => Err(Error::NotDirectory),
             Node::Snap(_, Ino::ROOT) => Ok(Node::SnapDir(Ino::ROOT)),

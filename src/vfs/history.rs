@@ -9,9 +9,10 @@
 use std::collections::HashMap;
 
 use super::acl::ACCESS;
+use super::names::What;
 use super::snapdir::TTL_NONE;
 use super::virtuals::Thing;
-use super::{Attr, DirItem, Entry, Lookup, Node, Sink, Vfs, entry};
+use super::{Attr, Caller, DirItem, Entry, Lookup, NewMode, Node, Sink, Vfs, entry};
 use crate::error::{Error, Result};
 use crate::types::{At, Cookie, FileKind, Ino, Timestamp};
 use crate::volume::PastVersion;
@@ -31,17 +32,55 @@ struct Guard {
 }
 
 impl Vfs {
-    /// The `.history` of `dir`, if a snapshot knows that directory.
-    pub(super) fn past_dir_lookup(&self, dir: Ino) -> Result<Lookup> {
+    /// The `.history` of `dir`, which is `node`, if a snapshot knows that directory.
+    pub(super) fn past_dir_lookup(&self, node: Node, dir: Ino) -> Result<Lookup> {
         if self.volume.newest_snapshot_with(dir)?.is_none() {
             return Ok(Lookup::Missing(TTL_NONE));
         }
-        Ok(Lookup::Found(Entry { attr: self.past_attr(Node::PastDir(dir), dir)?, ttl: TTL_NONE }))
+        Ok(Lookup::Found(Entry { attr: self.past_attr(node, dir)?, ttl: TTL_NONE }))
+    }
+
+    /// The real directory that `node` gave way to, or `node`: somebody may stand in what was shown.
+    pub(super) fn settled(&self, node: Node) -> Result<Node> {
+        let Node::Beside(dir) = node else { return Ok(node) };
+        let real = self.volume.lookup(At::Live, dir, HISTORY_NAME)?;
+        let real = real.filter(|stat| stat.inode.kind == FileKind::Directory);
+        Ok(real.map_or(node, |stat| Node::Live(stat.ino)))
+    }
+
+    /// Where something can be made that is to be made in `node`: the `.history` beside live names
+    /// gives way to a real directory, for a copied tree may have one of that name.
+    pub(super) fn give_way(&self, node: Node) -> Result<Node> {
+        let node = self.settled(node)?;
+        let Node::Beside(dir) = node else { return Ok(node) };
+        self.writable(Node::Live(dir))?;
+        let above = self.volume.stat(At::Live, dir)?.inode;
+        let new = NewMode { kind: FileKind::Directory, perm: above.perm & 0o777, umask: 0 };
+        let caller = Caller { uid: above.uid, gid: above.gid, pid: 0 };
+        match self.make(Node::Live(dir), HISTORY_NAME, new, caller, What::Device(0)) {
+            Ok(stat) => Ok(Node::Live(stat.ino)),
+            Err(Error::Exists { .. }) => self.settled(node),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// As [`Vfs::give_way`], before `node` itself is changed. The kernel, told `Stale`, looks the
+    /// name up again and asks once more.
+    pub(super) fn give_way_itself(&self, node: Node) -> Result<()> {
+        if self.give_way(node)? == node { Ok(()) } else { Err(Error::Stale) }
     }
 
     /// Attributes of `.history` of `dir`, and of the directories in it.
     pub(super) fn past_attr(&self, node: Node, dir: Ino) -> Result<Attr> {
-        let guard = self.past_guard(dir)?;
+        let mut guard = self.past_guard(dir)?;
+        if let Node::Beside(dir) = node {
+            // Who may write beside it may make it give way.
+            let above = self.volume.stat(At::Live, dir)?.inode;
+            let has_acl = self.volume.xattr(At::Live, dir, ACCESS)?.is_some();
+            if (above.uid, above.gid) == (guard.uid, guard.gid) {
+                guard.perm |= above.perm & if has_acl { 0o200 } else { 0o222 };
+            }
+        }
         Ok(virtual_attr(node, guard))
     }
 
@@ -64,12 +103,16 @@ impl Vfs {
     }
 
     /// `.history/NAME`, if a snapshot knows such a name in `dir`.
-    pub(super) fn past_name_lookup(&self, dir: Ino, name: &[u8]) -> Result<Lookup> {
+    pub(super) fn past_name_lookup(
+        &self,
+        (shown, dir): (Node, Ino),
+        name: &[u8],
+    ) -> Result<Lookup> {
         if self.volume.past_versions(dir, name)?.is_empty() {
             return Ok(Lookup::Missing(TTL_NONE));
         }
         let guard = self.past_guard(dir)?;
-        let node = self.virtuals.looked_up(Thing::Past { dir, name: name.into() })?;
+        let node = self.virtuals.looked_up(Thing::Past { shown, dir, name: name.into() })?;
         Ok(Lookup::Found(virtual_entry(node, guard)))
     }
 
@@ -94,7 +137,7 @@ impl Vfs {
                     }
                     continue;
                 }
-                let thing = Thing::Past { dir, name: name.clone() };
+                let thing = Thing::Past { shown: node, dir, name: name.clone() };
                 let entry = virtual_entry(self.virtuals.looked_up(thing)?, guard);
                 (item.node, item.entry) = (entry.attr.node, Some(&entry));
                 if sink(&item) {

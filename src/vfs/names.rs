@@ -145,7 +145,8 @@ impl Vfs {
         mode: RenameMode,
         left: Option<&NewInode<'_>>,
     ) -> Result<()> {
-        match (from.0, to.0) {
+        let into = if let Node::Live(_) = from.0 { self.give_way(to.0)? } else { to.0 };
+        match (from.0, into) {
             (Node::Live(old), Node::Live(new)) => {
                 self.writable(from.0)?;
                 not_reserved(from.1)?;
@@ -165,9 +166,7 @@ impl Vfs {
             (Node::SnapDir(_) | Node::GmtDir(_), _) | (_, Node::SnapDir(_) | Node::GmtDir(_)) => {
                 Err(reserved())
             }
-            (Node::PastDir(_) | Node::Virtual(_), _) | (_, Node::PastDir(_) | Node::Virtual(_)) => {
-                Err(only_shown())
-            }
+            (from, to) if from.only_shows() || to.only_shows() => Err(only_shown()),
             _ => Err(Error::CrossDevice),
         }
     }
@@ -201,6 +200,7 @@ impl Vfs {
 
     /// The live directory in which `name` may be made.
     fn directory_for(&self, parent: Node, name: &[u8]) -> Result<Ino> {
+        let parent = self.give_way(parent)?;
         let dir = self.writable(parent)?;
         if name == SNAPSHOTS_NAME {
             return Err(Error::Exists { what: ".snapshots".to_owned() });

@@ -15,12 +15,14 @@ const PAST_DIR: u64 = SNAP_DIR - 2;
 const LATEST: u64 = SNAP_DIR - 3;
 /// What is known by a table only.
 const VIRTUAL: u64 = SNAP_DIR - 4;
+/// The `.history` directories beside the names of the live tree.
+const BESIDE: u64 = SNAP_DIR - 5;
 
 /// Bits of a [`Node::Latest`] that tell one name of a snapshot from another.
 const TAG_BITS: u32 = 17;
 
 const _: () = assert!(SNAP_DIR < 1 << (63 - INO_BITS), "node numbers must stay positive");
-const _: () = assert!(VIRTUAL >= FIRST_MARK);
+const _: () = assert!(BESIDE >= FIRST_MARK);
 const _: () = assert!(SNAPSHOT_ID_MAX < 1 << (INO_BITS - TAG_BITS));
 
 /// An object in the tree as users see it.
@@ -38,8 +40,10 @@ pub enum Node {
     SnapDir(Ino),
     /// The `.snapshots/.gmt` directory of a live directory.
     GmtDir(Ino),
-    /// The `.history` directory of a directory, live or not.
+    /// The `.history` directory of a directory, in its `.snapshots` or in a snapshot.
     PastDir(Ino),
+    /// The same in the live tree, where it gives way to whoever writes into it.
+    Beside(Ino),
     /// The link `.snapshots/.latest` to a snapshot. The kernel keeps targets of links, so another
     /// name of the snapshot makes another number: the tag is a hash of it.
     Latest(SnapshotId, u32),
@@ -58,6 +62,11 @@ impl Node {
         Self::Latest(id, u32::try_from(hash).unwrap_or_default())
     }
 
+    /// True for directories that show what was, and keep nothing.
+    pub(super) fn only_shows(self) -> bool {
+        matches!(self, Self::PastDir(_) | Self::Beside(_) | Self::Virtual(_))
+    }
+
     /// The number of this node.
     #[must_use]
     pub fn number(self) -> u64 {
@@ -67,6 +76,7 @@ impl Node {
             Self::SnapDir(ino) => SNAP_DIR << INO_BITS | ino.0,
             Self::GmtDir(ino) => GMT_DIR << INO_BITS | ino.0,
             Self::PastDir(ino) => PAST_DIR << INO_BITS | ino.0,
+            Self::Beside(ino) => BESIDE << INO_BITS | ino.0,
             Self::Latest(id, tag) => {
                 LATEST << INO_BITS | u64::from(id.0) << TAG_BITS | u64::from(tag)
             }
@@ -88,6 +98,7 @@ impl Node {
             SNAP_DIR => Some(Self::SnapDir(ino)),
             GMT_DIR => Some(Self::GmtDir(ino)),
             PAST_DIR => Some(Self::PastDir(ino)),
+            BESIDE => Some(Self::Beside(ino)),
             LATEST => {
                 let id = u32::try_from(lower >> TAG_BITS).ok().filter(|id| *id > 0)?;
                 let tag = u32::try_from(lower & ((1 << TAG_BITS) - 1)).ok()?;
@@ -118,6 +129,7 @@ mod tests {
             Node::SnapDir(last),
             Node::GmtDir(last),
             Node::PastDir(Ino::ROOT),
+            Node::Beside(Ino::ROOT),
             Node::Latest(SnapshotId(SNAPSHOT_ID_MAX), (1 << TAG_BITS) - 1),
             Node::Latest(SnapshotId(1), 0),
             Node::Virtual(1),

@@ -52,7 +52,7 @@ impl Vfs {
         let Some(snapshot) = self.volume.snapshot_named(name) else {
             return match name {
                 LATEST_NAME => self.latest_lookup(dir),
-                HISTORY_NAME => self.past_dir_lookup(dir),
+                HISTORY_NAME => self.past_dir_lookup(Node::PastDir(dir), dir),
                 GMT_DIR_NAME => {
                     let attr = Attr { node: Node::GmtDir(dir), ..self.snapdir_attr(dir)? };
                     Ok(Lookup::Found(Entry { attr, ttl: TTL_NONE }))

@@ -24,6 +24,8 @@ use crate::types::Ino;
 pub(super) enum Thing {
     /// `.history/NAME`: what the name was in snapshots.
     Past {
+        /// The `.history` that shows it.
+        shown: Node,
         /// The directory.
         dir: Ino,
         /// The name in it.
@@ -35,7 +37,7 @@ impl Thing {
     /// The directory in which the kernel found it, and its name there.
     pub(super) fn found_at(&self) -> (Node, Box<[u8]>) {
         match self {
-            Self::Past { dir, name } => (Node::PastDir(*dir), name.clone()),
+            Self::Past { shown, name, .. } => (*shown, name.clone()),
         }
     }
 
@@ -135,7 +137,7 @@ mod tests {
     use super::*;
 
     fn thing(name: &[u8]) -> Thing {
-        Thing::Past { dir: Ino(1), name: name.into() }
+        Thing::Past { shown: Node::PastDir(Ino(1)), dir: Ino(1), name: name.into() }
     }
 
     fn number(node: Node) -> u64 {

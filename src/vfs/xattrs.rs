@@ -79,6 +79,7 @@ impl Vfs {
         mode: XattrMode,
         caller: Caller,
     ) -> Result<()> {
+        self.give_way_itself(node)?;
         let ino = self.writable(node)?;
         if name.len() > XATTR_NAME_BYTES_MAX {
             return Err(Error::Range);

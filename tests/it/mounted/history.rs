@@ -177,7 +177,7 @@ fn history_lists_each_content_once() {
     assert_eq!(names_in(&m.path("d/.history")), ["letter.odt"], "gone, and listed");
     assert!(names_in(&m.path("d")).is_empty(), "hidden from listings");
     assert_eq!(os_error(fs::metadata(m.path("d/.history/never"))), ENOENT);
-    assert_eq!(os_error(fs::create_dir(m.path("d/.history/x"))), EPERM);
+    assert_eq!(os_error(fs::create_dir(m.path("d/.snapshots/.history/x"))), EPERM);
     fs::remove_dir(m.path(".snapshots/s7")).unwrap();
     assert_eq!(names_in(&past).len(), 2, "what no snapshot has is gone");
 }
@@ -251,6 +251,78 @@ fn real_entries_named_history_come_first() {
     assert_eq!(names_in(&m.path("home/.snapshots/.history")), [".history"]);
     let refused = stratafs(&["mount", "x", "y", "-o", "history=maybe"]);
     assert!(refused.stderr.contains("must be on or off"), "{refused:#?}");
+}
+
+/// SEMANTICS §4.19: The shown one gives way to whoever writes into it. A copied tree may have
+/// directories of that name.
+#[test]
+fn history_gives_way_to_a_real_directory() {
+    let m = Mounted::new();
+    run("chmod", &["777", &m.text("")]);
+    fs::create_dir(m.path("home")).unwrap();
+    fs::write(m.path("home/a"), "one").unwrap();
+    fs::create_dir(m.path("mine")).unwrap();
+    run("chown", &["65534:65534", &m.text("mine")]);
+    take(&m, "s1");
+    let source = tempfile::tempdir().unwrap();
+    let from = source.path().to_str().unwrap();
+    run_in(source.path(), "mkdir -p .history/deep; echo x >.history/deep/f; echo one >a");
+    run_in(source.path(), "chmod 750 .history; touch -d 2020-02-02 .history/deep .history");
+    run("rsync", &["-aHAX", &format!("{from}/"), &m.text("home/")]);
+    let differing = run("rsync", &["-aHAXin", &format!("{from}/"), &m.text("home/")]);
+    assert_eq!(differing, "", "rsync has nothing left to do");
+    assert_eq!(names_in(&m.path("home")), [".history", "a"], "it is a real one now");
+    assert_eq!(names_in(&m.path("home/.snapshots/.history/a")).len(), 1, "what was stays shown");
+
+    for (making, path) in [
+        ("mkdir -p .history/b", "c1/.history/b"),
+        (">.history/b", "c2/.history/b"),
+        ("ln -s x .history/b", "c3/.history/b"),
+        (">b; mv b .history/b", "c4/.history/b"),
+        (">b; ln b .history/b", "c5/.history/b"),
+        ("mkfifo .history/b", "c6/.history/b"),
+        ("chmod 700 .history; >.history/b", "c7/.history/b"),
+        ("setfattr -n user.x -v y .history; >.history/b", "c8/.history/b"),
+    ] {
+        let dir = m.path(&path[..2]);
+        fs::create_dir(&dir).unwrap();
+        take(&m, &path[..2]);
+        run_in(&dir, making);
+        assert!(fs::symlink_metadata(m.path(path)).is_ok(), "{making}");
+        assert!(names_in(&dir).contains(&".history".to_owned()), "{making}");
+    }
+    let as_nobody = |line: &str| {
+        try_run("setpriv", &["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", line])
+    };
+    assert_ne!(as_nobody(&format!(">{}", m.text("home/.history/b"))).code, Some(0));
+    assert_eq!(as_nobody(&format!(">{}", m.text("mine/.history/b"))).code, Some(0));
+    assert_eq!(fs::metadata(m.path("mine/.history")).unwrap().uid(), 65534);
+}
+
+/// SEMANTICS §4.19: Removing something in it, and writing where it is shown elsewhere, makes none.
+#[test]
+fn history_gives_way_to_nothing_else() {
+    let mut m = Mounted::new();
+    fs::create_dir(m.path("d")).unwrap();
+    fs::write(m.path("d/a"), "one").unwrap();
+    take(&m, "s1");
+    for line in [
+        "rmdir .history",
+        "rmdir .history/a",
+        "rm -rf .history",
+        "mv .history other",
+        ">.history/a/b",
+        ">.snapshots/.history/b",
+        ">.snapshots/s1/.history/b",
+        "mkdir .snapshots/s1/.history/b",
+    ] {
+        let tried = try_run("sh", &["-c", &format!("cd {} && {line}", m.text("d"))]);
+        assert_ne!(tried.code, Some(0), "{line}");
+        assert_eq!(names_in(&m.path("d")), ["a"], "{line}");
+    }
+    m.remount_with(&["-o", "ro"]);
+    let tried = try_run("sh", &["-c", &format!(">{}", m.text("d/.history/b"))]);
+    assert_ne!(tried.code, Some(0));
 }
 
 /// What a directory did not let somebody see when the snapshot was taken stays unseen.
