@@ -27,7 +27,7 @@ fn scrub(m: &Mounted, words: &[&str]) -> (Option<i32>, Value) {
 /// A scrub that will not end by itself, and has begun.
 fn long_scrub(m: &Mounted) -> Child {
     let mut child = Command::new(env!("CARGO_BIN_EXE_stratafs"))
-        .args(["scrub", "--rate", SLOW, "--json"])
+        .args(["scrub", "--rate", SLOW, "--json", "--progress", "plain"])
         .arg(m.volume())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

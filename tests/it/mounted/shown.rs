@@ -93,7 +93,7 @@ fn lists_do_not_show_them_and_nobody_sets_them() {
     fs::create_dir(m.path(".snapshots/s")).unwrap();
     for path in ["", "a", ".snapshots/s/a", ".snapshots/s"] {
         let listed = run("getfattr", &["--absolute-names", "-d", "-m", "-", &m.text(path)]);
-        assert!(!listed.contains("stratafs"), "{path}: {listed}");
+        assert!(!listed.contains("user.stratafs"), "{path}: {listed}");
     }
     for name in ["class", "blake3", "raw", "snapshot"] {
         let name = format!("user.stratafs.{name}");
