@@ -9,6 +9,7 @@
 
 mod adapter;
 mod call;
+mod directories;
 mod durable;
 mod forgetting;
 mod handshake;

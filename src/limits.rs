@@ -22,6 +22,9 @@ pub const SNAPSHOT_ID_MAX: u32 = (1 << 23) - 17;
 /// Memory of the virtual directories that the kernel knows by number: some 10,000. From half of it
 /// on the kernel is asked to forget those that nobody uses, so this bounds those in use.
 pub const VIRTUAL_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Memory of a comparison that is kept for its folders: some 100,000 paths. Beyond it a command
+/// tells them, which keeps nothing.
+pub const DIFFERENCE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Most files and directories counted for an extended attribute of a directory.
 pub const MEASURED_INODES_MAX: usize = 10_000;
 /// Most extents remembered for one: 8 MiB of chunk numbers.

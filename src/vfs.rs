@@ -10,7 +10,8 @@
 //! the snapshots in which D was a directory; `.snapshots/NAME` is D as it was then. `mkdir`,
 //! `rmdir` and `rename` in there make, delete and rename snapshots of the whole volume. `.latest`
 //! in there is a link to the newest, `.gmt` lists them by second. `D/.history/NAME/` shows the
-//! contents that a name had. All of that is found by lookup only; listings do not show it.
+//! contents that a name had; `.diff/A..B` in the root's shows how two snapshots differ. All of that
+//! is found by lookup only; listings do not show it.
 //!
 //! **How long answers hold.** The kernel may keep them for [`TTL_LONG`], since every change of the
 //! live tree comes through it and snapshots do not change. What the command line can change behind
@@ -18,6 +19,8 @@
 
 mod acl;
 mod attrs;
+mod diffdirs;
+mod differences;
 mod dirs;
 mod files;
 mod gmt;
@@ -35,6 +38,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use self::differences::Kept;
 use self::handles::Handles;
 use self::removed::Removed;
 use self::shown::Answers;
@@ -45,6 +49,7 @@ use crate::stats::{MemoryUse, Stats};
 use crate::types::{At, FileKind, Ino, SnapshotId, Timestamp};
 use crate::volume::{SetTime, Stat, Volume};
 
+pub use self::diffdirs::DIFF_DIR_NAME;
 pub use self::dirs::DirItem;
 pub use self::dirs::Sink;
 pub use self::files::{Allocate, OpenHow, Opened};
@@ -193,6 +198,7 @@ pub struct Vfs {
     sync_names: AtomicBool,
     handles: Handles,
     virtuals: Arc<Virtuals>,
+    differences: Arc<Kept>,
     answers: Answers,
     removed: Removed,
 }
@@ -206,6 +212,7 @@ impl Vfs {
         volume.stats().holders.announce("virtual_nodes", move || {
             MemoryUse::new(held.bytes(), VIRTUAL_BYTES_MAX, "fixed")
         });
+        let differences = diffdirs::kept(volume.stats());
         Self {
             volume,
             snapdir_visible: options.snapdir_visible,
@@ -214,6 +221,7 @@ impl Vfs {
             no_history: options.no_history,
             handles: Handles::default(),
             virtuals,
+            differences,
             answers: Answers::default(),
             removed: Removed::default(),
         }
@@ -270,6 +278,7 @@ impl Vfs {
             Node::Latest(..) => Err(Error::NotDirectory),
             Node::Virtual(number) => match &*self.virtuals.get(number)? {
                 Thing::Past { dir, name: of, .. } => self.version_lookup(*dir, of, name),
+                Thing::Diff { place, .. } => self.diff_name_lookup(parent, place, name),
             },
         }
     }

@@ -339,7 +339,9 @@ impl Volume {
         Ok(())
     }
 
-    fn is_stopping(&self) -> bool {
+    /// True once the volume is being closed: what takes long should end.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, IoctlFlags,
@@ -21,17 +21,18 @@ use super::call::FaultLog;
 use super::pulse::Pulse;
 use super::reply::{answer, answer_change, answer_entry, fitting, send_xattr};
 use super::translate::{
-    GENERATION, allocate, bare_attr, caller, dir_flags, file_attr, file_type, kind_and_perm,
-    missing, node_of, open_how, opened_flags, rename_mode, seek, to_u32, xattr_mode,
+    GENERATION, allocate, caller, dir_flags, file_attr, kind_and_perm, node_of, open_how,
+    opened_flags, rename_mode, seek, to_u32, xattr_mode,
 };
 use super::{handshake, time};
 use crate::error::Error;
 use crate::limits::NAME_BYTES_MAX;
 use crate::sys::abi;
 use crate::types::FileKind;
-use crate::vfs::{BLOCK_BYTES, Lookup, NewMode, SetAttr, Vfs, is_slow};
+use crate::vfs::{BLOCK_BYTES, NewMode, SetAttr, Vfs, is_slow};
 
 /// The file system as fuser sees it.
+#[derive(Clone)]
 pub(super) struct Adapter {
     pub(super) vfs: Arc<Vfs>,
     /// Set once the session exists, before its first request.
@@ -61,15 +62,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let found = self.on("lookup", parent, |vfs, node| vfs.lookup(node, name.as_bytes()));
-        answer!(reply, found, lookup => match lookup {
-            Lookup::Found(entry) => {
-                let attr = file_attr(&entry.attr);
-                reply.entry_with_ttls(&entry.attr.ttl, &entry.ttl, &attr, GENERATION);
-            }
-            Lookup::Missing(ttl) if ttl.is_zero() => reply.error(Errno::ENOENT),
-            Lookup::Missing(ttl) => reply.entry(&ttl, &missing(), GENERATION),
-        });
+        self.look_up(parent, name, reply);
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, nlookup: u64) {
@@ -316,15 +309,9 @@ impl Filesystem for Adapter {
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectory,
+        reply: ReplyDirectory,
     ) {
-        let done = self.about("readdir", ino, |vfs, node| {
-            vfs.readdir(node, offset, false, &mut |item| {
-                let (node, kind) = (INodeNo(item.node.number()), file_type(item.kind));
-                reply.add(node, item.next, kind, OsStr::from_bytes(item.name))
-            })
-        });
-        answer!(reply, done, () => reply.ok());
+        self.list(ino, offset, reply);
     }
 
     fn readdirplus(
@@ -333,21 +320,9 @@ impl Filesystem for Adapter {
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
-        let done = self.about("readdirplus", ino, |vfs, node| {
-            vfs.readdir(node, offset, true, &mut |item| {
-                let name = OsStr::from_bytes(item.name);
-                let (attr, ttl) = match item.entry {
-                    Some(entry) => (file_attr(&entry.attr), entry.ttl.min(entry.attr.ttl)),
-                    // `.` and `..`: the kernel looks at kind and number only. Or attributes that
-                    // cannot be read: it has to ask, and is told so.
-                    None => (bare_attr(item.node, item.kind), Duration::ZERO),
-                };
-                reply.add(attr.ino, item.next, name, &ttl, &attr, GENERATION)
-            })
-        });
-        answer!(reply, done, () => reply.ok());
+        self.list_plus(ino, offset, reply);
     }
 
     fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {

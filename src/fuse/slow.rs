@@ -4,23 +4,30 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use fuser::{Errno, INodeNo, ReplyXattr};
 
 use super::adapter::Adapter;
-use super::call::run;
 use super::reply::{answer, fitting, send_xattr};
-use crate::error::Error;
 use crate::stats::MemoryUse;
 use crate::sys::abi;
-use crate::vfs::Node;
 
 /// Found out at a time; who asks for one more is told to come back.
 const SLOW_MAX: usize = 2;
 
 /// Memory that one takes: chunk numbers, or a piece of a file with its frame.
 const BYTES_EACH: u64 = 9 * 1024 * 1024;
+
+/// The right to find something out; given back when it is dropped: before the answer is sent, or
+/// who asks one after the other might be sent away.
+pub(super) struct Slot(Arc<AtomicUsize>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
 
 impl Adapter {
     /// For `stats`: what those that are being found out may take.
@@ -32,25 +39,30 @@ impl Adapter {
         }
     }
 
+    /// A slot, else `EBUSY`.
+    pub(super) fn slot(&self) -> Result<Slot, Errno> {
+        let taken = self.slow.fetch_add(1, Relaxed);
+        let slot = Slot(Arc::clone(&self.slow));
+        if taken < SLOW_MAX { Ok(slot) } else { Err(Errno::from_i32(abi::EBUSY)) }
+    }
+
+    /// Runs `answer` in a thread of its own. A reply that is dropped because there is none answers
+    /// EIO.
+    pub(super) fn aside(&self, slot: Slot, answer: impl FnOnce(&Self, Slot) + Send + 'static) {
+        let door = self.clone();
+        let find_out = move || answer(&door, slot);
+        let _ = std::thread::Builder::new().name("find-out".to_owned()).spawn(find_out);
+    }
+
     /// Answers a getxattr of something that has to be read or counted.
     pub(super) fn find_out(&self, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        if self.slow.fetch_add(1, Relaxed) >= SLOW_MAX {
-            self.slow.fetch_sub(1, Relaxed);
-            return reply.error(Errno::from_i32(abi::EBUSY));
-        }
-        let (vfs, faults) = (Arc::clone(&self.vfs), Arc::clone(&self.faults));
-        let (slow, name) = (Arc::clone(&self.slow), name.as_bytes().to_vec());
-        let find_out = move || {
-            let value = run("getxattr", node, (vfs.stats(), &faults), || {
-                let node = Node::from_number(node.0).ok_or(Error::Stale)?;
-                fitting(vfs.getxattr(node, &name)?, size)
+        let name = name.to_owned();
+        answer!(reply, self.slot(), slot => self.aside(slot, move |door, slot| {
+            let value = door.about("getxattr", node, |vfs, node| {
+                fitting(vfs.getxattr(node, name.as_bytes())?, size)
             });
-            slow.fetch_sub(1, Relaxed);
+            drop(slot);
             answer!(reply, value, value => send_xattr(reply, &value, size));
-        };
-        // A reply that is dropped with its thread answers EIO.
-        if std::thread::Builder::new().name("find-out".to_owned()).spawn(find_out).is_err() {
-            self.slow.fetch_sub(1, Relaxed);
-        }
+        }));
     }
 }

@@ -29,6 +29,7 @@ impl Vfs {
             Node::Virtual(number) => {
                 return match &*self.virtuals.get(number)? {
                     Thing::Past { dir, .. } => self.past_attr(node, *dir),
+                    Thing::Diff { place, .. } => self.diff_attr(node, place),
                 };
             }
             Node::Live(_) | Node::Snap(..) => {}

@@ -82,6 +82,7 @@ impl Vfs {
                 Thing::Past { dir, name, .. } => {
                     self.versions_list(*dir, name, (offset, plus), sink)
                 }
+                Thing::Diff { place, .. } => self.diff_list(node, place, (offset, plus), sink),
             },
         }
     }
@@ -207,6 +208,7 @@ impl Vfs {
             Node::GmtDir(dir) => Ok(Node::SnapDir(dir)),
             Node::Virtual(number) => match &*self.virtuals.get(number)? {
                 Thing::Past { shown, .. } => Ok(*shown),
+                Thing::Diff { parent, .. } => Ok(*parent),
             },
             Node::Latest(..) => Err(Error::NotDirectory),
             Node::Snap(_, Ino::ROOT) => Ok(Node::SnapDir(Ino::ROOT)),

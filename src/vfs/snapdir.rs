@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::diffdirs::DIFF_DIR_NAME;
 use super::gmt::{GMT_DIR_NAME, is_gmt_like};
 use super::history::HISTORY_NAME;
 use super::{Attr, Entry, Lookup, Node, Vfs, attr, reserved};
@@ -52,6 +53,7 @@ impl Vfs {
         let Some(snapshot) = self.volume.snapshot_named(name) else {
             return match name {
                 LATEST_NAME => self.latest_lookup(dir),
+                DIFF_DIR_NAME => self.diff_lookup(dir),
                 HISTORY_NAME => self.past_dir_lookup(Node::PastDir(dir), dir),
                 GMT_DIR_NAME => {
                     let attr = Attr { node: Node::GmtDir(dir), ..self.snapdir_attr(dir)? };

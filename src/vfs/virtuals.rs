@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use super::Node;
+use super::diffdirs::Place;
 use crate::error::{Error, Result};
 use crate::limits::{INO_BITS, VIRTUAL_BYTES_MAX};
 use crate::types::Ino;
@@ -31,6 +32,13 @@ pub(super) enum Thing {
         /// The name in it.
         name: Box<[u8]>,
     },
+    /// A directory in `.diff`, or `.diff` itself.
+    Diff {
+        /// The directory above.
+        parent: Node,
+        /// Which one.
+        place: Place,
+    },
 }
 
 impl Thing {
@@ -38,6 +46,7 @@ impl Thing {
     pub(super) fn found_at(&self) -> (Node, Box<[u8]>) {
         match self {
             Self::Past { shown, name, .. } => (*shown, name.clone()),
+            Self::Diff { parent, place } => (*parent, place.name().into()),
         }
     }
 
@@ -45,6 +54,7 @@ impl Thing {
     fn bytes(&self) -> u64 {
         let named = match self {
             Self::Past { name, .. } => name.len(),
+            Self::Diff { place, .. } => place.named(),
         };
         named as u64 + 256
     }

@@ -9,6 +9,7 @@ mod conformance;
 mod copying;
 mod daily;
 mod diff;
+mod diffdirs;
 mod ends;
 mod find;
 mod fstab;
