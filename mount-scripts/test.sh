@@ -21,6 +21,8 @@ install_suites
 
 # Everything the tests make lies here: volumes, mountpoints, disk images.
 SCRATCH="$(mktemp -d "${TMPDIR:-/tmp}/stratafs-test.XXXXXX")"
+# Tests that become somebody else have to get to their directories.
+chmod 711 "$SCRATCH"
 trap 'clean_below "$SCRATCH"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
