@@ -186,13 +186,14 @@ impl Volume {
             if reap.delete && !delete && !self.reaps.is_trimming(&edit.view(), ino)? {
                 return Ok(Piece::Last);
             }
-            let range = self.reaps.reached(ino, from)..u64::MAX;
-            let some = edit.view().extents(
-                At::Live,
-                ino,
-                range.clone(),
-                self.bounds.reap_piece_extents + 1,
-            )?;
+            let most = self.bounds.reap_piece_extents + 1;
+            let mut range = self.reaps.reached(ino, from)..u64::MAX;
+            let mut some = edit.view().extents(At::Live, ino, range.clone(), most)?;
+            if some.len() < most && range.start > from {
+                // Between two pieces a commit may have stored what was buffered, anywhere.
+                range.start = from;
+                some = edit.view().extents(At::Live, ino, range.clone(), most)?;
+            }
             let piece = &some[..some.len().min(self.bounds.reap_piece_extents)];
             self.drop_extents(edit, ino, &mut inode, piece, &range)?;
             if let Some(next) = some.get(self.bounds.reap_piece_extents) {

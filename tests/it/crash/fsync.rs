@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
+use stratafs::check::{self, CheckOptions};
 use stratafs::env::{Fault, Faults, Point, SeededRandom};
 use stratafs::error::Error;
 use stratafs::types::{At, FileKind, Ino};
@@ -200,4 +201,30 @@ fn a_file_replaced_without_fsync_is_the_old_or_the_new_one() {
         }
     }
     assert!(olds > 10 && news > 10, "{olds} old, {news} new: both are to be met");
+}
+
+/// Between two pieces of a removal a commit stores what was still buffered, before the place where
+/// the removal goes on. Nothing of it may stay.
+#[test]
+fn a_commit_between_two_pieces_of_a_removal_leaves_nothing() {
+    let t = setup();
+    let ino = make(&t.volume, b"a.c");
+    let file = t.volume.open_file(At::Live, ino).unwrap();
+    file.write(0, &random_bytes(1, 600_000)).unwrap();
+    t.volume.commit().unwrap();
+    let (weak, committed) = (Arc::downgrade(&t.volume), Arc::new(AtomicBool::new(false)));
+    let tell = Arc::clone(&committed);
+    let commit = move || {
+        weak.upgrade().unwrap().commit().unwrap();
+        tell.store(true, SeqCst);
+    };
+    t.faults.arm(Point::ReapNext, 1, Fault::Call(Arc::new(commit)));
+    file.write(0, &random_bytes(2, 20_000)).unwrap();
+    drop(file);
+    t.volume.unlink(Ino::ROOT, b"a.c").unwrap();
+    wait_until("the file is removed", || t.volume.stat(At::Live, ino).is_err());
+    assert!(committed.load(SeqCst), "there was a piece to come");
+    t.volume.commit().unwrap();
+    let report = check::run(&t.volume, CheckOptions { read_data: true }, &mut |_| {}).unwrap();
+    assert!(report.problems.is_empty(), "{:#?}", report.problems);
 }
