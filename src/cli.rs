@@ -12,6 +12,7 @@ mod find;
 mod format;
 mod gc;
 mod helper;
+mod listing;
 mod logging;
 mod man;
 mod mount;

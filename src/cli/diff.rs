@@ -1,13 +1,12 @@
 //! `snapshot diff`: its words and its answer.
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
 
 use clap::Args;
-use serde_json::Value;
 
 use super::args::VolumeArg;
 use super::format::{count, size};
+use super::listing::{Listing, json_of};
 use super::output::Output;
 use super::{bytes, mountpoint};
 use crate::control::{
@@ -33,11 +32,6 @@ Examples:
   stratafs snapshot diff /backup/vol monday live --stat
   stratafs snapshot diff /mnt monday tuesday --json | jq -r '.differences[].path'";
 
-/// Differences that are sorted; of more the rest is printed as it comes.
-const SORTED_MAX: usize = 100_000;
-/// Bytes printed at once.
-const PRINT_BYTES: usize = 64 * 1024;
-
 #[derive(Debug, Args)]
 pub(super) struct DiffArgs {
     #[command(flatten)]
@@ -61,87 +55,28 @@ pub(super) fn run(args: DiffArgs, output: Output) -> Result<()> {
     let dir = mountpoint::volume_dir(&args.volume.volume)?;
     let request = DiffRequest { from: bytes(args.from), to: bytes(args.to), sums_only: args.stat };
     let _running = output.begin("snapshot diff");
-    let mut printer =
-        Printer { output, kept: Vec::new(), printed: 0, sorted: true, text: String::new() };
+    let order = |a: &DifferenceInfo, b: &DifferenceInfo| {
+        (&a.path.0, a.change as u8).cmp(&(&b.path.0, b.change as u8))
+    };
+    let mut listing = Listing::new(output, "differences", line, order);
     let response = call_in_parts(&dir, &Request::SnapshotDiff(request), &mut |part| match part {
-        Part::Differences(found) => found.into_iter().try_for_each(|one| printer.take(one)),
+        Part::Differences(found) => found.into_iter().try_for_each(|one| listing.take(one)),
         Part::Found(_) => Ok(()),
     })?;
     let Response::Diff(sums) = response else {
         return Err(Error::invalid("The mounted process gave another answer than was asked for"));
     };
-    printer.end(&sums, args.stat)
-}
-
-/// Prints differences sorted, as long as they are not too many.
-struct Printer {
-    output: Output,
-    kept: Vec<DifferenceInfo>,
-    printed: u64,
-    sorted: bool,
-    text: String,
-}
-
-impl Printer {
-    fn take(&mut self, found: DifferenceInfo) -> Result<()> {
-        if !self.sorted {
-            return self.print(&found);
-        }
-        self.kept.push(found);
-        if self.kept.len() > SORTED_MAX {
-            self.sorted = false;
-            return self.print_kept();
-        }
-        Ok(())
+    if args.stat && output.json() {
+        return output.document(&json_of(&sums)?);
     }
-
-    fn print_kept(&mut self) -> Result<()> {
-        for found in std::mem::take(&mut self.kept) {
-            self.print(&found)?;
-        }
-        Ok(())
+    listing.end(Some(("stat", &json_of(&sums)?)))?;
+    if args.stat {
+        return output.data(&sums_text(&sums));
     }
-
-    fn print(&mut self, found: &DifferenceInfo) -> Result<()> {
-        if self.output.json() {
-            self.text +=
-                if self.printed == 0 { "{\n  \"differences\": [\n    " } else { ",\n    " };
-            self.text += &json_of(found)?.to_string();
-        } else {
-            self.text += &line(found);
-        }
-        self.printed += 1;
-        if self.text.len() < PRINT_BYTES { Ok(()) } else { self.flush() }
+    if !output.json() {
+        output.notice(&brief(&sums));
     }
-
-    fn flush(&mut self) -> Result<()> {
-        self.output.data(&std::mem::take(&mut self.text))
-    }
-
-    fn end(mut self, sums: &DiffSums, stat: bool) -> Result<()> {
-        self.kept.sort_by(|a, b| (&a.path.0, a.change as u8).cmp(&(&b.path.0, b.change as u8)));
-        self.print_kept()?;
-        if self.output.json() {
-            let sums = json_of(sums)?;
-            if stat {
-                return self.output.document(&sums);
-            }
-            let end = if self.printed == 0 { "{\n  \"differences\": []" } else { "\n  ]" };
-            let _ = writeln!(self.text, "{end},\n  \"stat\": {sums}\n}}");
-            return self.flush();
-        }
-        self.flush()?;
-        if stat {
-            return self.output.data(&sums_text(sums));
-        }
-        self.output.notice(&brief(sums));
-        Ok(())
-    }
-}
-
-pub(super) fn json_of(value: &impl serde::Serialize) -> Result<Value> {
-    serde_json::to_value(value)
-        .map_err(|e| Error::invalid(format!("Answer cannot be written as JSON: {e}")))
+    Ok(())
 }
 
 /// `M  home/a (mode)`.

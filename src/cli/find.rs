@@ -7,8 +7,9 @@ use clap::{Args, ValueEnum};
 
 use super::args::VolumeArg;
 use super::format::{count, size};
+use super::listing::Listing;
 use super::output::Output;
-use super::{bytes, diff, mountpoint};
+use super::{bytes, mountpoint};
 use crate::classify::PathGlob;
 use crate::config::parse_size;
 use crate::control::{FindRequest, FoundInfo, Part, Request, Response, VersionInfo, call_in_parts};
@@ -27,10 +28,6 @@ Examples:
   stratafs find /mnt '/home/a/**' --snapshot monday --type f
   stratafs find /backup/vol '*.iso' --size +1GiB --ignore-case --json";
 
-/// Paths that are sorted; of more the rest is printed as it comes.
-const SORTED_MAX: usize = 100_000;
-/// Bytes printed at once.
-const PRINT_BYTES: usize = 64 * 1024;
 /// Snapshots named one by one in a line.
 const NAMED_MAX: usize = 4;
 
@@ -110,18 +107,18 @@ fn request(args: FindArgs) -> FindRequest {
 /// What the request fails with.
 pub(super) fn run(args: FindArgs, output: Output) -> Result<()> {
     let dir = mountpoint::volume_dir(&args.volume.volume)?;
-    let mut printer =
-        Printer { output, kept: Vec::new(), printed: 0, sorted: true, text: String::new() };
+    let order = |a: &FoundInfo, b: &FoundInfo| a.path.0.cmp(&b.path.0);
+    let mut listing = Listing::new(output, "found", lines, order);
     let request = Request::Find(request(args));
     let _running = output.begin(request.verb());
     let response = call_in_parts(&dir, &request, &mut |part| match part {
-        Part::Found(found) => found.into_iter().try_for_each(|one| printer.take(one)),
+        Part::Found(found) => found.into_iter().try_for_each(|one| listing.take(one)),
         Part::Differences(_) => Ok(()),
     })?;
     let Response::Found(sums) = response else {
         return Err(Error::invalid("The mounted process gave another answer than was asked for"));
     };
-    printer.end()?;
+    listing.end(None)?;
     output.notice(&format!(
         "{} paths in {} versions; {} snapshots searched",
         count(sums.paths),
@@ -129,58 +126,6 @@ pub(super) fn run(args: FindArgs, output: Output) -> Result<()> {
         count(sums.snapshots)
     ));
     Ok(())
-}
-
-/// Prints what was found sorted, as long as it is not too much.
-struct Printer {
-    output: Output,
-    kept: Vec<FoundInfo>,
-    printed: u64,
-    sorted: bool,
-    text: String,
-}
-
-impl Printer {
-    fn take(&mut self, found: FoundInfo) -> Result<()> {
-        if !self.sorted {
-            return self.print(&found);
-        }
-        self.kept.push(found);
-        if self.kept.len() > SORTED_MAX {
-            self.sorted = false;
-            return self.print_kept();
-        }
-        Ok(())
-    }
-
-    fn print_kept(&mut self) -> Result<()> {
-        let kept = std::mem::take(&mut self.kept);
-        kept.iter().try_for_each(|found| self.print(found))
-    }
-
-    fn print(&mut self, found: &FoundInfo) -> Result<()> {
-        if self.output.json() {
-            self.text += if self.printed == 0 { "{\n  \"found\": [\n    " } else { ",\n    " };
-            self.text += &diff::json_of(found)?.to_string();
-        } else {
-            self.text += &lines(found);
-        }
-        self.printed += 1;
-        if self.text.len() < PRINT_BYTES { Ok(()) } else { self.flush() }
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        self.output.data(&std::mem::take(&mut self.text))
-    }
-
-    fn end(mut self) -> Result<()> {
-        self.kept.sort_by(|a, b| a.path.0.cmp(&b.path.0));
-        self.print_kept()?;
-        if self.output.json() {
-            self.text += if self.printed == 0 { "{\n  \"found\": []\n}\n" } else { "\n  ]\n}\n" };
-        }
-        self.flush()
-    }
 }
 
 /// A path, and a line for each of its versions.

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
-use super::helper::{Mounted, os_error};
+use super::helper::{Mounted, names_in, os_error, take};
 use crate::testkit::{run, run_in, try_run, wait_until};
 
 const EPERM: i32 = 1;
@@ -13,18 +13,6 @@ const ENOENT: i32 = 2;
 const E2BIG: i32 = 7;
 const EROFS: i32 = 30;
 const ESTALE: i32 = 116;
-
-fn names_in(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).unwrap();
-    let mut names: Vec<_> =
-        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
-
-fn take(m: &Mounted, name: &str) {
-    fs::create_dir(m.path(&format!(".snapshots/{name}"))).unwrap();
-}
 
 /// Everything below a difference, by its path in it.
 fn walk(m: &Mounted, pair: &str) -> Vec<String> {

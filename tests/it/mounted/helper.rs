@@ -234,6 +234,20 @@ pub fn is_running(pid: u32) -> bool {
     state.is_some_and(|state| state != b'Z' && state != b'X')
 }
 
+/// Names in a directory, sorted.
+pub fn names_in(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Takes a snapshot.
+pub fn take(m: &Mounted, name: &str) {
+    std::fs::create_dir(m.path(&format!(".snapshots/{name}"))).unwrap();
+}
+
 /// Error number of a call.
 pub fn os_error<T: std::fmt::Debug>(result: std::io::Result<T>) -> i32 {
     result.expect_err("it should fail").raw_os_error().expect("from the system")

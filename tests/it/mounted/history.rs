@@ -4,24 +4,12 @@ use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use super::helper::{Mounted, os_error};
+use super::helper::{Mounted, names_in, os_error, take};
 use crate::testkit::{Ran, run, run_in, stratafs, try_run, wait_until};
 
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
 const EINVAL: i32 = 22;
-
-fn names_in(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).unwrap();
-    let mut names: Vec<_> =
-        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
-
-fn take(m: &Mounted, name: &str) {
-    fs::create_dir(m.path(&format!(".snapshots/{name}"))).unwrap();
-}
 
 /// Runs a line in the mount's root, which only root may be able to walk to.
 fn as_nobody(m: &Mounted, line: &str) -> Ran {

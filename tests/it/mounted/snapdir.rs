@@ -3,9 +3,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
-use std::path::Path;
 
-use super::helper::{Mounted, os_error};
+use super::helper::{Mounted, names_in, os_error, take};
 use super::tree::{assert_same_facts, facts, make_troublesome_tree};
 use crate::testkit::{MIB, random_bytes, run, run_in, try_run};
 
@@ -14,18 +13,6 @@ const EEXIST: i32 = 17;
 const EXDEV: i32 = 18;
 const EROFS: i32 = 30;
 const ENAMETOOLONG: i32 = 36;
-
-fn names_in(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).unwrap();
-    let mut names: Vec<_> =
-        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
-
-fn take(m: &Mounted, name: &str) {
-    fs::create_dir(m.path(&format!(".snapshots/{name}"))).unwrap();
-}
 
 /// SEMANTICS §4.1, and how they go: SEMANTICS §4.2.
 #[test]
