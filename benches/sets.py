@@ -4,7 +4,7 @@
     benches/sets.py DIR [--generations N] [--scale PERCENT] [--only SET ...]
 
 DIR/SET/N is generation N of a set, DIR/SET/N.done says that it is complete. The bytes are the same on every
-machine: they come from packages with fixed versions (crates.io through cargo, PyPI through pip) and
+machine: they come from packages with fixed versions, which cargo and pip fetch, and
 from a seeded generator. What is there already is left alone, so a second run costs nothing.
 
     source     20,000 source files: crates of one family, and their next versions
