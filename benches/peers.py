@@ -437,7 +437,6 @@ def filesystem_round(target, data, sets, clock):
 
 
 def tool_round(target, data, sets, clock):
-    together = data / "together"
     for generation, step in ((0, "first"), (1, "next")):
         for name in sets:
             with clock.step(f"{step} {name}", target):
@@ -455,7 +454,6 @@ def tool_round(target, data, sets, clock):
         found = run("find", target.at if not inside.exists() else inside)
         assert found
     target.close()
-    del together
 
 
 def table(values, targets):

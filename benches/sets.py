@@ -65,8 +65,8 @@ def noise(seed, size):
     return hashlib.shake_128(seed.encode()).digest(size)
 
 
-def fix_times(root, generation):
-    """The same times in each run, and other ones in each generation only where content differs."""
+def fix_times(root):
+    """Times that follow from the content: the same in each run, others where a generation differs."""
     for path in root.rglob("*"):
         if path.is_file() and not path.is_symlink():
             digest = hashlib.blake2b(path.read_bytes(), digest_size=4).digest()
@@ -100,7 +100,7 @@ def make_source(to, generation, before, scale):
         path.unlink()
     if len(files) < SOURCE_FILES:
         print(f"sets: only {len(files)} source files", file=sys.stderr)
-    fix_times(to, generation)
+    fix_times(to)
 
 
 def make_packages(to, generation, before, scale):
@@ -113,7 +113,7 @@ def make_packages(to, generation, before, scale):
         for wheel in sorted(pathlib.Path(scratch).glob("*.whl")):
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(to / wheel.name.split("-")[0])
-    fix_times(to, generation)
+    fix_times(to)
 
 
 def make_image(to, generation, before, scale):

@@ -187,7 +187,7 @@ mod tests {
         }
     }
 
-    fn would_block(device: &UnixStream) -> bool {
+    fn polls(device: &UnixStream) -> bool {
         // Nobody writes: a read of a descriptor that is switched back would hang the test.
         crate::sys::process::is_nonblocking(device.as_fd()).unwrap()
     }
@@ -200,11 +200,11 @@ mod tests {
         if governor.thread.is_none() {
             return; // One processor.
         }
-        assert!(!would_block(&device));
+        assert!(!polls(&device));
         for round in 1..=3 {
             beat_until(&pulse, round);
             wait_until_it_sleeps(&pulse);
-            assert!(!would_block(&device));
+            assert!(!polls(&device));
         }
         drop(governor);
         assert_eq!(pulse.begins(), 3);
@@ -223,6 +223,6 @@ mod tests {
             pulse.beat();
         }
         assert_eq!(pulse.begins(), 0);
-        assert!(!would_block(&device));
+        assert!(!polls(&device));
     }
 }
