@@ -251,8 +251,11 @@ fn many_links(p: &Place, from: usize) -> Option<i32> {
 fn a_metadata_disk_filled_by_another_process() {
     for kill in [false, true] {
         let disk = LoopDisk::new(160);
-        // Room is asked for only now and then, and nothing else stops these changes.
-        let mut p = Place::new(Some(&disk), None, CONFIG);
+        // Room is asked for only now and then, and nothing else stops these changes. None of them
+        // is committed before the disk is full: they are less than a third of the bound.
+        let config =
+            format!("{CONFIG}overlay_bytes = \"192MiB\"\nwrite_buffer_bytes = \"192MiB\"\n");
+        let mut p = Place::new(Some(&disk), None, &config);
         p.keep("safe.bin", 1);
         p.write("late.bin", 2).unwrap();
         let target = "t".repeat(4000);
