@@ -69,7 +69,8 @@ def fix_times(root):
     """Times that follow from the content: the same in each run, others where a generation differs."""
     for path in root.rglob("*"):
         if path.is_file() and not path.is_symlink():
-            digest = hashlib.blake2b(path.read_bytes(), digest_size=4).digest()
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "blake2b").digest()[:4]
             when = 1_600_000_000 + int.from_bytes(digest, "big") % 10_000_000
             os.utime(path, (when, when))
 
@@ -100,7 +101,6 @@ def make_source(to, generation, before, scale):
         path.unlink()
     if len(files) < SOURCE_FILES:
         print(f"sets: only {len(files)} source files", file=sys.stderr)
-    fix_times(to)
 
 
 def make_packages(to, generation, before, scale):
@@ -113,7 +113,6 @@ def make_packages(to, generation, before, scale):
         for wheel in sorted(pathlib.Path(scratch).glob("*.whl")):
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(to / wheel.name.split("-")[0])
-    fix_times(to)
 
 
 def make_image(to, generation, before, scale):
@@ -225,6 +224,7 @@ def make(root, name, generation, scale):
     before = root / name / str(generation - 1) if generation else None
     print(f"sets: making {name} {generation}", file=sys.stderr)
     SETS[name](to, generation, before, scale)
+    fix_times(to)
     done.touch()
 
 
