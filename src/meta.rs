@@ -14,6 +14,7 @@
 //! not ask `Meta` for another one, nor call any method of `Meta`: it would wait for itself.
 
 mod audit;
+mod ceilings;
 mod changes;
 mod cursor;
 mod edit;
@@ -87,6 +88,12 @@ impl Meta {
         Ok((Self { kv, state: RwLock::new(state) }, damaged))
     }
 
+    /// The caller knows that no row belongs to this inode or to one with a higher number, and that
+    /// it never gives a lower one to a new inode: lookups spare themselves the database.
+    pub fn none_from(&self, ino: Ino) {
+        self.state.write().ceilings.none_from(ino);
+    }
+
     /// A view of the current state. Edits wait for as long as it lives.
     pub fn read(&self) -> View<'_> {
         View::shared(&*self.kv, self.state.read())
@@ -133,7 +140,14 @@ impl Meta {
 
     /// The frozen changes are in the database now: forget them.
     pub fn committed(&self) {
-        let done = self.state.write().frozen.take();
+        let done = {
+            let mut state = self.state.write();
+            let done = state.frozen.take();
+            if let Some(written) = &done {
+                state.ceilings.raise(written);
+            }
+            done
+        };
         // A large map takes a while to free; the lock is gone by now.
         drop(done);
     }

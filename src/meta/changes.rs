@@ -9,8 +9,6 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::cursor::Parsed;
-use super::layers::Layers;
-use super::overlay::Overlay;
 use super::state::State;
 use super::view::View;
 use super::{Reverse, damaged, home, key};
@@ -22,7 +20,6 @@ use crate::types::{At, Epoch, Ino, Inode};
 pub struct Committed<'a> {
     kv: &'a dyn Kv,
     state: State,
-    nothing: Overlay,
 }
 
 /// Epochs above `after`, up to `upto`.
@@ -68,7 +65,7 @@ impl<'a> Committed<'a> {
         let (state, damaged) = State::load(kv)?;
         // Which rows were noted is unknown without it.
         damaged.into_iter().next().map_or(Ok(()), Err)?;
-        Ok(Self { kv, state, nothing: Overlay::default() })
+        Ok(Self { kv, state })
     }
 
     pub(super) fn kv(&self) -> &'a dyn Kv {
@@ -167,8 +164,7 @@ impl<'a> Committed<'a> {
     /// # Errors
     /// `Corrupt`, `Kv`.
     pub fn name_of(&self, at: At, ino: Ino, inode: &Inode) -> Result<Option<Place>> {
-        let layers = Layers { open: &self.nothing, frozen: None, kv: self.kv };
-        home::name_of(layers, at, ino, inode)
+        home::name_of(self.state.layers(self.kv), at, ino, inode)
     }
 
     /// Some names of each of these inodes at `at`: one pass over all entries, and over the old

@@ -187,7 +187,7 @@ impl<'a> Edit<'a> {
     /// or deletes it, after keeping the old version if a snapshot or pin sees it: true if it was.
     fn change(&mut self, table: Table, key: &[u8], new: Option<(&[u8], usize)>) -> Result<bool> {
         let state = &mut *self.state;
-        let set = |state: &mut State| state.open.set(table, key, new.map(|(value, _)| value));
+        let set = |state: &mut State| state.set(table, key, new.map(|(value, _)| value));
         let Some(newest) = state.newest_protected() else {
             // Nobody looks back: what was there before does not matter.
             set(state);

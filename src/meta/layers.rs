@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::iter::Peekable;
 
+use super::ceilings::Ceilings;
 use super::overlay::{Overlay, Scan};
 use crate::error::Result;
 use crate::kv::{KeyRange, Kv, Order, Rows, Table};
@@ -13,6 +14,8 @@ pub(super) struct Layers<'a> {
     pub(super) open: &'a Overlay,
     pub(super) frozen: Option<&'a Overlay>,
     pub(super) kv: &'a dyn Kv,
+    /// What need not be looked for in `kv`.
+    pub(super) ceilings: &'a Ceilings,
 }
 
 /// A row whose bytes may still belong to an overlay.
@@ -26,6 +29,9 @@ impl<'a> Layers<'a> {
                 return Ok(value.as_deref().map(Cow::Borrowed));
             }
         }
+        if !self.ceilings.may_have(table, key) {
+            return Ok(None);
+        }
         Ok(self.kv.get(table, key)?.map(Cow::Owned))
     }
 
@@ -35,10 +41,15 @@ impl<'a> Layers<'a> {
             Some(overlay) => overlay.scan(table, range, order),
             None => Scan::empty(),
         };
+        let kv: Rows<'a> = if self.ceilings.may_have(table, &range.lower) {
+            self.kv.scan(table, range, order)
+        } else {
+            Box::new(std::iter::empty())
+        };
         Merged {
             open: self.open.scan(table, range, order).peekable(),
             frozen: frozen.peekable(),
-            kv: self.kv.scan(table, range, order).peekable(),
+            kv: kv.peekable(),
             order,
         }
     }

@@ -32,20 +32,36 @@ impl Overlay {
         self.changes += 1;
         let rows = &mut self.tables[index(table)];
         let new_bytes = value.map_or(0, <[u8]>::len);
-        let value = value.map(Box::from);
         if let Some(slot) = rows.get_mut(key) {
             self.bytes -= slot.as_ref().map_or(0, |old| old.len());
-            *slot = value;
+            match (slot, value) {
+                // One file's attributes change a dozen times while it is made.
+                (Some(old), Some(value)) if old.len() == value.len() => old.copy_from_slice(value),
+                (slot, value) => *slot = value.map(Box::from),
+            }
         } else {
-            rows.insert(key.into(), value);
+            rows.insert(key.into(), value.map(Box::from));
             self.bytes += key.len() + ROW_OVERHEAD_BYTES;
         }
         self.bytes += new_bytes;
     }
 
+    /// Deletes a row that is nowhere below: nothing needs to be said about it.
+    pub(super) fn forget(&mut self, table: Table, key: &[u8]) {
+        self.changes += 1;
+        if let Some(old) = self.tables[index(table)].remove(key) {
+            self.bytes -= key.len() + ROW_OVERHEAD_BYTES + old.map_or(0, |old| old.len());
+        }
+    }
+
     /// What this overlay says about a row: nothing, that it is gone, or its value.
     pub(super) fn get(&self, table: Table, key: &[u8]) -> Option<&Slot> {
         self.tables[index(table)].get(key)
+    }
+
+    /// The last key of a table that this overlay says anything about.
+    pub(super) fn last_key(&self, table: Table) -> Option<&[u8]> {
+        self.tables[index(table)].last_key_value().map(|(key, _)| &**key)
     }
 
     /// Puts and deletes so far.

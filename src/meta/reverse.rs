@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
+use super::ceilings::Ceilings;
 use super::layers::Layers;
 use super::overlay::Overlay;
 use super::{damaged, home, key, record, versions};
@@ -55,6 +56,7 @@ pub enum Extents {
 pub struct Reverse<'a> {
     kv: &'a dyn Kv,
     nothing: Overlay,
+    ceilings: Ceilings,
 }
 
 /// Names of inodes: the directory each is in, and the name there.
@@ -64,11 +66,12 @@ impl<'a> Reverse<'a> {
     /// Asks the tables in `kv`, best a snapshot of them.
     #[must_use]
     pub fn new(kv: &'a dyn Kv) -> Self {
-        Self { kv, nothing: Overlay::default() }
+        Self { kv, nothing: Overlay::default(), ceilings: Ceilings::default() }
     }
 
     fn layers(&self) -> Layers<'_> {
-        Layers { open: &self.nothing, frozen: None, kv: self.kv }
+        let (open, ceilings) = (&self.nothing, &self.ceilings);
+        Layers { open, frozen: None, kv: self.kv, ceilings }
     }
 
     /// Hands every extent of inodes from `from` on whose chunk is `wanted` to `each`, by rising

@@ -5,6 +5,7 @@ use std::collections::btree_map::Entry;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::ceilings::Ceilings;
 use super::cursor::Parsed;
 use super::layers::Layers;
 use super::overlay::Overlay;
@@ -26,6 +27,7 @@ pub(super) struct State {
     pub(super) open: Overlay,
     /// Shared with the commit that writes it.
     pub(super) frozen: Option<Arc<Overlay>>,
+    pub(super) ceilings: Ceilings,
     /// Where records are put together.
     pub(super) scratch: Vec<u8>,
 }
@@ -41,6 +43,7 @@ impl State {
             protected: BTreeMap::new(),
             open: Overlay::default(),
             frozen: None,
+            ceilings: Ceilings::load(kv),
             scratch: Vec::new(),
         };
         let mut damage = Vec::new();
@@ -67,7 +70,21 @@ impl State {
     }
 
     pub(super) fn layers<'a>(&'a self, kv: &'a dyn Kv) -> Layers<'a> {
-        Layers { open: &self.open, frozen: self.frozen.as_deref(), kv }
+        let (open, frozen, ceilings) = (&self.open, self.frozen.as_deref(), &self.ceilings);
+        Layers { open, frozen, kv, ceilings }
+    }
+
+    /// Puts a row of the open txg, or deletes it: without a trace where nothing lies below, or a
+    /// copying program's temporary names would all be deleted in the database, too.
+    pub(super) fn set(&mut self, table: Table, key: &[u8], value: Option<&[u8]>) {
+        let in_frozen = |frozen: &Arc<Overlay>| frozen.get(table, key).is_some();
+        let is_below =
+            || self.ceilings.may_have(table, key) || self.frozen.as_ref().is_some_and(in_frozen);
+        if value.is_some() || is_below() {
+            self.open.set(table, key, value);
+        } else {
+            self.open.forget(table, key);
+        }
     }
 
     /// Adds a snapshot, or replaces the one with the same id.

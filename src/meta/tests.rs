@@ -5,7 +5,7 @@ mod model;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use super::{Edit, Meta, Reap, ShardRow, key, record};
+use super::{Edit, Meta, Reap, ShardRow, View, key, record};
 use crate::error::{Error, Result};
 use crate::kv::{Batch, KeyRange, Kv, KvUsage, MemoryKv, Order, Rows, Table};
 use crate::types::{
@@ -655,4 +655,106 @@ fn the_fast_paths_stay_fast() {
     assert_eq!(cost(&read), (2, 0), "one point lookup each");
     take_snapshot(&meta, 1);
     assert_eq!(cost(&make), (3, 0), "with a snapshot, one lookup of the old row each");
+}
+
+/// Copying programs ask about what is new: names that are not taken, files without attributes.
+#[test]
+fn what_belongs_to_new_inodes_is_not_looked_for_in_the_database() {
+    let kv = Arc::new(CountingKv::default());
+    let meta = Meta::open(kv.clone()).unwrap();
+    meta.none_from(Ino(100));
+    let cost = |what: &dyn Fn(&View<'_>)| {
+        kv.gets.store(0, Relaxed);
+        kv.scans.store(0, Relaxed);
+        what(&meta.read());
+        (kv.gets.load(Relaxed), kv.scans.load(Relaxed))
+    };
+    let ask = |view: &View<'_>, ino: Ino| {
+        let known = view.inode(At::Live, ino).unwrap().is_some();
+        assert_eq!(view.dirent(At::Live, ino, b"name").unwrap(), None);
+        assert_eq!(view.has_dirents(At::Live, ino).unwrap(), known);
+        assert_eq!(view.extents(At::Live, ino, 0..9, 9).unwrap(), []);
+        assert_eq!(view.xattr(At::Live, ino, b"user.a").unwrap(), None);
+        assert_eq!(view.xattr_names(At::Live, ino).unwrap().len(), 0);
+        assert_eq!(view.reap(ino).unwrap(), None);
+    };
+    assert_eq!(cost(&|view| ask(view, Ino(100))), (0, 0));
+    assert_eq!(cost(&|view| ask(view, Ino(99))), (3, 2), "but for attributes: nobody has any");
+
+    let make = |ino: u64| {
+        let mut edit = meta.edit();
+        edit.put_inode(Ino(ino), &sample_inode(1)).unwrap();
+        edit.put_dirent(Ino(ino), b"other", dirent(1)).unwrap();
+    };
+    make(100);
+    assert_eq!(cost(&|view| ask(view, Ino(100))), (0, 0), "the open txg answers");
+    meta.freeze();
+    make(200);
+    kv.write(meta.frozen_batch()).unwrap();
+    assert_eq!(cost(&|view| ask(view, Ino(100))), (0, 0), "it is frozen, so it is in memory");
+    meta.committed();
+    assert_eq!(cost(&|view| ask(view, Ino(100))), (2, 1), "now it is in the database");
+    assert_eq!(cost(&|view| ask(view, Ino(101))), (0, 0));
+
+    meta.edit().put_xattr(Ino(5), b"user.b", b"").unwrap();
+    commit(&meta, &*kv);
+    assert_eq!(cost(&|view| drop(view.xattr_names(At::Live, Ino(5)))), (0, 1));
+    assert_eq!(cost(&|view| drop(view.xattr_names(At::Live, Ino(6)))), (0, 0));
+    let meta = Meta::open(kv.clone()).unwrap();
+    kv.scans.store(0, Relaxed);
+    assert_eq!(meta.read().xattr_names(At::Live, Ino(5)).unwrap().len(), 1);
+    assert_eq!(meta.read().xattr_names(At::Live, Ino(6)).unwrap().len(), 0);
+    assert_eq!(kv.scans.load(Relaxed), 1);
+}
+
+/// A file is made under another name and renamed: nothing of that reaches the database.
+#[test]
+fn what_comes_and_goes_between_two_commits_leaves_no_trace() {
+    let (kv, meta) = memory();
+    meta.none_from(Ino(100));
+    let come_and_go = |parent: u64| {
+        let before = meta.overlay_bytes();
+        let mut edit = meta.edit();
+        edit.put_dirent(Ino(parent), b".name.Xyz123", dirent(7)).unwrap();
+        edit.delete_dirent(Ino(parent), b".name.Xyz123").unwrap();
+        drop(edit);
+        meta.overlay_bytes() - before
+    };
+    assert_eq!(come_and_go(100), 0);
+    assert!(!meta.is_clean(), "a commit is due all the same: it says that nothing is missing");
+    assert_ne!(come_and_go(99), 0, "an old directory may have such a name");
+    commit(&meta, &*kv);
+
+    // A row that is being committed must be deleted again.
+    meta.edit().put_dirent(Ino(100), b"frozen", dirent(7)).unwrap();
+    meta.freeze();
+    meta.edit().delete_dirent(Ino(100), b"frozen").unwrap();
+    kv.write(meta.frozen_batch()).unwrap();
+    meta.committed();
+    assert_eq!(meta.read().dirent(At::Live, Ino(100), b"frozen").unwrap(), None);
+    commit(&meta, &*kv);
+    assert_eq!(meta.read().dirent(At::Live, Ino(100), b"frozen").unwrap(), None);
+}
+
+/// Most files have one extent.
+#[test]
+fn one_extent_is_found_by_its_key() {
+    let kv = Arc::new(CountingKv::default());
+    let meta = Meta::open(kv.clone()).unwrap();
+    let extent = |offset, len| Extent { offset, len, chunk: ChunkNo(1), chunk_offset: 0 };
+    let all = |mapped| {
+        kv.gets.store(0, Relaxed);
+        kv.scans.store(0, Relaxed);
+        let found = meta.read().all_extents(INO, mapped, 9).unwrap();
+        (found, kv.gets.load(Relaxed), kv.scans.load(Relaxed))
+    };
+    assert_eq!(all(0), (vec![], 0, 0));
+    meta.edit().put_extent(INO, &extent(0, 5)).unwrap();
+    commit(&meta, &*kv);
+    assert_eq!(all(5), (vec![extent(0, 5)], 1, 0));
+    meta.edit().put_extent(INO, &extent(8, 3)).unwrap();
+    commit(&meta, &*kv);
+    assert_eq!(all(8).0, [extent(0, 5), extent(8, 3)]);
+    meta.edit().delete_extent(INO, 0).unwrap();
+    assert_eq!(all(3).0, [extent(8, 3)], "a hole in front");
 }

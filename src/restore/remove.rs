@@ -62,7 +62,7 @@ impl Work<'_> {
         while let Some((parent, name, dir)) = stack.last() {
             let page = self.volume.list(At::Live, *dir, Cookie(0), LISTED_AT_ONCE)?;
             if page.is_empty() {
-                gone_is_fine(self.volume.rmdir(*parent, name))?;
+                gone_is_fine(self.volume.rmdir(*parent, name).map(drop))?;
                 (self.host.changed)(Changed::Name(*parent, name));
                 stack.pop();
                 self.tell()?;

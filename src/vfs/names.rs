@@ -92,11 +92,8 @@ impl Vfs {
         }
         let dir = self.writable(parent)?;
         not_reserved(name)?;
-        let gone = self.volume.lookup(At::Live, dir, name)?;
-        self.volume.rmdir(dir, name)?;
-        if let Some(gone) = gone {
-            self.removed.note(gone);
-        }
+        let gone = self.volume.rmdir(dir, name)?;
+        self.removed.note(gone);
         Ok(())
     }
 

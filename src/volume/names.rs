@@ -276,15 +276,15 @@ impl Volume {
         })
     }
 
-    /// Removes an empty directory.
+    /// Removes an empty directory; returns what it was.
     ///
     /// # Errors
     /// `NotFound`, `NotDirectory`, `NotEmpty`, `Poisoned`.
-    pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
+    pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<Stat> {
         self.admit_removal()?;
         let _gate = self.gate.read();
         let now = self.env.now();
-        self.stage(|edit| {
+        let (ino, inode) = self.stage(|edit| {
             let (found, inode) = entry(&edit.view(), parent, name)?;
             if found.kind != FileKind::Directory {
                 return Err(Error::NotDirectory);
@@ -293,9 +293,11 @@ impl Volume {
                 return Err(Error::NotEmpty);
             }
             edit.delete_dirent(parent, name)?;
-            self.drop_link(edit, found.ino, inode, now)?;
-            touch_directory(edit, parent, now, -1)
-        })
+            self.drop_link(edit, found.ino, inode.clone(), now)?;
+            touch_directory(edit, parent, now, -1)?;
+            Ok((found.ino, inode))
+        })?;
+        Ok(self.stat_of(At::Live, ino, inode))
     }
 
     /// One name of an inode is gone; a directory has only one.

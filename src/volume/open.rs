@@ -27,7 +27,7 @@ use crate::meta::{Meta, ShardRow};
 use crate::stats::{ClassTotals, Stats};
 use crate::store::{NextIds, Store, StoreOptions};
 use crate::sys::disk;
-use crate::types::{ChunkNo, ClassId, ContainerId, ShardId, VolumeId};
+use crate::types::{ChunkNo, ClassId, ContainerId, Ino, ShardId, VolumeId};
 
 /// Directory of the metadata database in the volume directory.
 pub(super) const META_DIR: &str = "meta";
@@ -168,6 +168,7 @@ impl Volume {
         env.hit(Point::OpenShards)?;
         let (meta, counters) =
             load_state(&kv, (&dir, superblock.id), options.read_only, &mut damage)?;
+        meta.none_from(Ino(counters.next_ino));
         let held = Held::new(&config.limits);
         let mut shards = open_shards(&dir, superblock.id, &meta, &*storage, env)?;
         check_names(&config, &shards)?;

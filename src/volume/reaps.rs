@@ -104,7 +104,7 @@ impl ReapIndex {
 
     /// Leaves work to the reaper; `trim` if extents beyond the end of the file are part of it.
     pub(super) fn put(&self, edit: &mut Edit<'_>, ino: Ino, reap: Reap, trim: bool) -> Result<()> {
-        if edit.view().reap(ino)?.is_none() {
+        if !self.may_have(ino) || edit.view().reap(ino)?.is_none() {
             self.count(ino, 1);
         }
         edit.put_reap(ino, reap);
@@ -117,10 +117,10 @@ impl ReapIndex {
 
     /// The work is done.
     pub(super) fn delete(&self, edit: &mut Edit<'_>, ino: Ino) -> Result<()> {
-        if edit.view().reap(ino)?.is_some() {
+        if self.may_have(ino) && edit.view().reap(ino)?.is_some() {
             self.count(ino, -1);
+            edit.delete_reap(ino);
         }
-        edit.delete_reap(ino);
         self.trimmed(ino);
         Ok(())
     }

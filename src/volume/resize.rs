@@ -74,12 +74,11 @@ impl Volume {
     /// Removes the extents from `from` on, or leaves most of them to the reaper.
     fn cut_tail(&self, edit: &mut Edit<'_>, ino: Ino, inode: &mut Inode, from: u64) -> Result<()> {
         let range = from..u64::MAX;
-        let tail = edit.view().extents(
-            At::Live,
-            ino,
-            range.clone(),
-            self.bounds.reap_piece_extents + 1,
-        )?;
+        let most = self.bounds.reap_piece_extents + 1;
+        let tail = match from {
+            0 => edit.view().all_extents(ino, inode.mapped, most)?,
+            _ => edit.view().extents(At::Live, ino, range.clone(), most)?,
+        };
         if tail.len() <= self.bounds.reap_piece_extents {
             self.drop_extents(edit, ino, inode, &tail, &range)?;
             return Ok(());
@@ -128,12 +127,8 @@ impl Volume {
         inode.nlink = 0;
         let all = 0..u64::MAX;
         if !self.files.is_open(ino) {
-            let extents = edit.view().extents(
-                At::Live,
-                ino,
-                all.clone(),
-                self.bounds.reap_piece_extents + 1,
-            )?;
+            let most = self.bounds.reap_piece_extents + 1;
+            let extents = edit.view().all_extents(ino, inode.mapped, most)?;
             if extents.len() <= self.bounds.reap_piece_extents {
                 self.drop_extents(edit, ino, &mut inode, &extents, &all)?;
                 return self.erase_inode(edit, ino);
@@ -352,8 +347,8 @@ impl OpenFile {
             volume.drain_ino(source.ino())?;
         }
         volume.admit_change()?;
-        let size = source.stat()?.inode.size;
-        let len = len.min(size.saturating_sub(source_offset));
+        let whole = source.stat()?.inode;
+        let len = len.min(whole.size.saturating_sub(source_offset));
         if len == 0 {
             return Ok(0);
         }
@@ -365,7 +360,10 @@ impl OpenFile {
         state.clean_cut = None;
         let range = source_offset..source_offset + len;
         let view = volume.meta.read();
-        let mut extents = view.extents(source.at(), source.ino(), range.clone(), COPY_EXTENTS)?;
+        let mut extents = match (source.at(), range == (0..whole.size)) {
+            (At::Live, true) => view.all_extents(source.ino(), whole.mapped, COPY_EXTENTS)?,
+            (at, _) => view.extents(at, source.ino(), range.clone(), COPY_EXTENTS)?,
+        };
         let mut copied = range;
         if extents.len() == COPY_EXTENTS {
             copied.end = extents.last().map_or(copied.end, |last| last.end().min(copied.end));
@@ -382,9 +380,8 @@ impl OpenFile {
             extent.offset = extent.offset - source_offset + offset;
         }
         let len = copied.end - copied.start;
-        let class = source.stat()?.inode.class;
         volume.note_written(self.ino(), offset + len)?;
-        volume.stage_extents(self.ino(), &(offset..offset + len), &extents, Some(class))?;
+        volume.stage_extents(self.ino(), &(offset..offset + len), &extents, Some(whole.class))?;
         Ok(len)
     }
 }

@@ -228,7 +228,10 @@ impl Volume {
         self.gate.mark(new.iter().map(|extent| extent.chunk));
         self.stage(|edit| {
             let Some(mut inode) = edit.view().inode(At::Live, ino)? else { return Ok(()) };
-            let old = edit.view().extents(At::Live, ino, range.clone(), usize::MAX)?;
+            let old = match inode.mapped {
+                0 => Vec::new(),
+                _ => edit.view().extents(At::Live, ino, range.clone(), usize::MAX)?,
+            };
             let kept = super::extent::splice(&old, range, new);
             let mut dropped = 0;
             for gone in old.iter().filter(|o| at_offset(&kept, o.offset).is_none()) {

@@ -88,6 +88,7 @@ impl Pair {
     fn new() -> Self {
         let kv = Arc::new(MemoryKv::new());
         let meta = Meta::open(kv.clone()).unwrap();
+        meta.none_from(Ino(0));
         Self {
             kv,
             meta,

@@ -418,7 +418,7 @@ impl<'a> Work<'a> {
         self.change(
             format!("rmdir {ino}"),
             &[dir, ino],
-            |volume| volume.rmdir(dir, &name),
+            |volume| volume.rmdir(dir, &name).map(drop),
             |state, _, _| state.live.tree.rmdir(dir, &name).expect("it is empty"),
         )
     }
