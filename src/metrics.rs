@@ -229,6 +229,15 @@ pub const METRICS: &[Metric] = &[
     counter("stratafs_frame_cache_hits_total", "frames", "found in the cache", |f| {
         one(f.stats.activity.frame_cache_hits)
     }),
+    counter("stratafs_index_gets_total", "fingerprints", "looked up in the database", |f| {
+        one(f.stats.activity.index_gets)
+    }),
+    counter(
+        "stratafs_index_scans_total",
+        "scans",
+        "that loaded the fingerprints behind a known chunk",
+        |f| one(f.stats.activity.index_scans),
+    ),
     gauge("stratafs_memory_bytes", "bytes", "what is held in memory, by what holds it", |f| {
         f.stats.memory.iter().map(|(holder, m)| (holder.clone(), number(m.bytes))).collect()
     })

@@ -96,6 +96,11 @@ counters! {
         frames_read,
         /// Frames found in the cache.
         frame_cache_hits,
+        /// Fingerprints looked up in the database; those of unknown data are mostly answered by
+        /// its filter.
+        index_gets,
+        /// Scans that loaded the fingerprints behind a known chunk.
+        index_scans,
         /// Calls of the file system answered.
         requests,
         /// Of these: requests that failed for a reason outside the caller.

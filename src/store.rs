@@ -31,6 +31,7 @@ mod frame;
 pub mod fuzz;
 mod ledger;
 mod load;
+mod neighbours;
 mod pending;
 mod queue;
 mod reader;
@@ -238,13 +239,19 @@ impl Store {
 
     fn find_or_add(&self, fingerprint: Fingerprint, raw: Bytes, hint: PutHint) -> Result<Put> {
         loop {
+            let all_there = !self.core.is_any_away();
             let commits = {
-                let pending = self.core.pending.lock();
-                if let Known::Yes(chunk) = pending.known(&fingerprint, None) {
+                let mut pending = self.core.pending.lock();
+                let known = match pending.known(&fingerprint, None) {
+                    Known::No if all_there => pending.known_nearby(&fingerprint),
+                    known => known,
+                };
+                if let Known::Yes(chunk) = known {
                     return Ok(Put { chunk, known: true });
                 }
                 pending.commits
             };
+            self.core.stats.activity.index_gets.fetch_add(1, Relaxed);
             let row = self.core.fingerprint_row(fingerprint);
             let row = row.map(|row| self.core.distrust_away(row));
             let mut pending = self.core.pending.lock();
@@ -254,6 +261,8 @@ impl Store {
             }
             let known = pending.known(&fingerprint, row);
             if let Known::Yes(chunk) = known {
+                drop(pending);
+                self.core.load_neighbours(chunk);
                 return Ok(Put { chunk, known: true });
             }
             if let Some(cause) = &pending.failure {

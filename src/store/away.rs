@@ -31,10 +31,15 @@ impl Core {
         self.away.read().contains_key(&id)
     }
 
+    /// True if any shard is away: what was found without asking where it lies may be there.
+    pub(super) fn is_any_away(&self) -> bool {
+        !self.away.read().is_empty()
+    }
+
     /// A fingerprint whose chunk lies on a shard that is away is not used: the bytes are stored
     /// anew, under the chunk's number. What cannot be found out is left to the reader.
     pub(super) fn distrust_away(&self, row: FingerprintRow) -> FingerprintRow {
-        if self.away.read().is_empty() {
+        if !self.is_any_away() {
             return row;
         }
         let place = self.chunk_row(row.chunk).ok().flatten();

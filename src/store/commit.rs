@@ -183,6 +183,9 @@ impl Core {
         {
             let mut pending = self.pending.lock();
             pending.commits += 1;
+            if !sealed.gone.is_empty() || sealed.marks.has_bad() {
+                pending.neighbours.clear();
+            }
             sealed.marks.drop_recorded(&mut pending);
             drop_recorded(&sealed.verified, &mut pending);
         }

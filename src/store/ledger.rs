@@ -103,6 +103,11 @@ pub(super) struct Marks {
 }
 
 impl Marks {
+    /// True if the batch marks a chunk bad.
+    pub(super) fn has_bad(&self) -> bool {
+        !self.bad.is_empty()
+    }
+
     /// The batch is durable: forgets what it recorded, unless something newer was found since.
     pub(super) fn drop_recorded(&self, pending: &mut Pending) {
         for (chunk, row) in self.bad.iter().chain(&self.stale) {

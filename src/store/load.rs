@@ -1,6 +1,7 @@
 //! What the store holds in memory.
 
 use super::Store;
+use super::neighbours::Neighbours;
 use super::writer::FOOTER_BYTES_MAX;
 use crate::limits::FRAME_CHUNKS_MAX;
 
@@ -11,6 +12,8 @@ pub struct StoreLoad {
     pub queue_bytes: u64,
     /// Raw bytes in open groups.
     pub group_bytes: u64,
+    /// Fingerprints near those that were found.
+    pub neighbour_bytes: u64,
     /// Footers of the containers that are appended to.
     pub footer_bytes: u64,
     /// Pairs of class and shard that were written to since the store was opened.
@@ -18,6 +21,8 @@ pub struct StoreLoad {
 }
 
 impl StoreLoad {
+    /// The most that fingerprints near those that were found take.
+    pub const NEIGHBOUR_BYTES_MAX: u64 = Neighbours::BOUND as u64;
     /// The most that the footer of a container can be: its bound, and the frame that crossed it.
     pub const FOOTER_BYTES_MAX: u64 = FOOTER_BYTES_MAX + 44 * FRAME_CHUNKS_MAX as u64 + 128;
 }
@@ -32,9 +37,11 @@ impl Store {
     /// What else is in memory of chunks on their way to the shards.
     #[must_use]
     pub fn load(&self) -> StoreLoad {
+        let neighbour_bytes = self.core.pending.lock().neighbours.bytes() as u64;
         let writers = self.core.writers();
         StoreLoad {
             queue_bytes: self.core.queue.bytes() as u64,
+            neighbour_bytes,
             group_bytes: self.core.load.group_bytes() as u64,
             footer_bytes: writers.iter().map(|writer| writer.lock().footer_bytes()).sum(),
             lanes: writers.len() as u64,

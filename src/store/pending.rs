@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use bytes::Bytes;
 
 use super::ledger::ScrubRow;
+use super::neighbours::Neighbours;
 use super::rows::{ChunkRow, ContainerRow, FingerprintRow, Health};
 use super::{NextIds, PutHint};
 use crate::codec::CodecChoice;
@@ -133,6 +134,8 @@ pub(super) struct Pending {
     pub(super) waiting_bytes: usize,
     chunks: HashMap<ChunkNo, Entry>,
     by_fingerprint: HashMap<Fingerprint, ChunkNo>,
+    /// Committed chunks that are likely to come next.
+    pub(super) neighbours: Neighbours,
     groups: HashMap<Lane, Group>,
     /// Raw bytes that all groups may have together.
     groups_max: usize,
@@ -183,6 +186,13 @@ impl Pending {
             }
             _ => Known::No,
         }
+    }
+
+    /// As [`Pending::known`], of committed chunks near those that were found before.
+    pub(super) fn known_nearby(&mut self, fingerprint: &Fingerprint) -> Known {
+        let chunk = self.neighbours.find(fingerprint);
+        let row = chunk.map(|chunk| FingerprintRow { health: Health::Good, chunk });
+        self.known(fingerprint, row)
     }
 
     fn judge(&self, chunk: ChunkNo, health: Health) -> Known {

@@ -4,6 +4,7 @@ mod bounds;
 mod damage;
 mod double;
 mod health;
+mod neighbours;
 
 use std::sync::Arc;
 

@@ -109,6 +109,7 @@ impl Volume {
             ("queue", load.queue_bytes, limits.queue_bytes, "queue_bytes"),
             ("groups", load.group_bytes, limits.queue_bytes / 2, "queue_bytes"),
             ("append_buffers", self.held.append.bytes() as u64, append, "append_bytes"),
+            ("neighbours", load.neighbour_bytes, StoreLoad::NEIGHBOUR_BYTES_MAX, "fixed"),
             ("footers", load.footer_bytes, footers, "classes and shards in use"),
         ];
         for (name, bytes, bound, limit) in lines {

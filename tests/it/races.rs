@@ -93,6 +93,10 @@ enum Broken {
     ForgetMoving,
     /// A reader does not look again when its container is gone.
     ReadOnce,
+    /// Fingerprints in memory stay when a commit takes chunks away.
+    NeighboursStay,
+    /// Fingerprints that were read before a commit are taken after it.
+    NeighboursLate,
 }
 
 /// The database: changes by one batch at a time.
@@ -110,6 +114,8 @@ struct Pending {
     commits: u64,
     new: BTreeMap<ChunkNo, Content>,
     known: BTreeMap<Content, ChunkNo>,
+    /// As `Neighbours`.
+    near: BTreeMap<Content, ChunkNo>,
     doomed: BTreeMap<ContainerId, Vec<ChunkNo>>,
 }
 
@@ -152,6 +158,11 @@ impl World {
                 if let Some(chunk) = pending.known.get(&content) {
                     return *chunk;
                 }
+                let is_doomed =
+                    |chunk: &&ChunkNo| pending.doomed.values().flatten().any(|c| c == *chunk);
+                if let Some(chunk) = pending.near.get(&content).filter(|c| !is_doomed(c)) {
+                    return *chunk;
+                }
                 pending.commits
             };
             let row = self.database.lock().unwrap().known.get(&content).copied();
@@ -164,7 +175,11 @@ impl World {
             }
             let is_doomed = |chunk: &ChunkNo| pending.doomed.values().flatten().any(|c| c == chunk);
             match row {
-                Some(c) if self.broken == Broken::ForgottenIsKnown || !is_doomed(&c) => return c,
+                Some(c) if self.broken == Broken::ForgottenIsKnown || !is_doomed(&c) => {
+                    drop(pending);
+                    self.load_neighbours(commits);
+                    return c;
+                }
                 _ => {}
             }
             let chunk = ChunkNo(pending.next_chunk);
@@ -172,6 +187,15 @@ impl World {
             pending.new.insert(chunk, content);
             pending.known.insert(content, chunk);
             return chunk;
+        }
+    }
+
+    /// As `Core::load_neighbours`, of all there are.
+    fn load_neighbours(&self, commits: u64) {
+        let rows = self.database.lock().unwrap().known.clone();
+        let mut pending = self.pending.lock().unwrap();
+        if pending.commits == commits || self.broken == Broken::NeighboursLate {
+            pending.near.extend(rows);
         }
     }
 
@@ -288,6 +312,11 @@ impl World {
         }
         let mut pending = self.pending.lock().unwrap();
         pending.commits += 1;
+        if !doomed.is_empty() && self.broken != Broken::NeighboursStay {
+            pending.near.clear();
+        }
+        drop(pending);
+        let mut pending = self.pending.lock().unwrap();
         pending.new.retain(|chunk, _| !new.contains_key(chunk));
         pending.known.retain(|_, chunk| !new.contains_key(chunk));
         pending.doomed.retain(|id, _| !doomed.contains_key(id));
@@ -482,6 +511,8 @@ fn each_step_of_the_protocol_is_needed() {
         Broken::ForgottenIsKnown,
         Broken::ForgetMoving,
         Broken::ReadOnce,
+        Broken::NeighboursStay,
+        Broken::NeighboursLate,
     ] {
         let tried = catch_unwind(AssertUnwindSafe(|| try_orders(broken)));
         let what = tried.expect_err(&format!("{broken:?} goes unnoticed"));
