@@ -6,10 +6,10 @@
 //! end of the data would have forced. Relies on: `store` for exact dedup and the worker threads.
 //! Does not: know inodes or extents; decide the class. `fastcdc` lives here.
 
+mod gear;
 mod zero;
 
 use bytes::Bytes;
-use fastcdc::v2020::FastCDC;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::stats::Stats;
 use crate::store::{PutHint, Store};
 use crate::types::{ChunkNo, ShardId};
+use gear::Gear;
 use zero::zero_runs;
 
 /// A part of the data that was given: a chunk, or a hole.
@@ -169,14 +170,14 @@ fn cut(chunking: Chunking, data: &[u8], offset: u64, more: bool) -> Vec<usize> {
     match chunking {
         Chunking::Fixed { bytes } => cut_fixed(u64::from(bytes), data.len(), offset, more),
         Chunking::Cdc { min, avg, max } => {
-            let sizes = (min as usize, avg as usize, max as usize);
-            let mut cutter = FastCDC::new(data, sizes.0, sizes.1, sizes.2);
-            let mut lens = Vec::with_capacity(data.len() / sizes.1 + 1);
-            let mut left = data.len();
-            while left > 0 && (!more || left >= sizes.2) {
-                let Some(chunk) = cutter.next() else { break };
-                left -= chunk.length;
-                lens.push(chunk.length);
+            let (min, avg, max) = (min as usize, avg as usize, max as usize);
+            let gear = Gear::new(min, avg, max);
+            let mut lens = Vec::with_capacity(data.len() / avg + 1);
+            let mut left = data;
+            while !left.is_empty() && (!more || left.len() >= max) {
+                let (chunk, rest) = left.split_at(gear.first_cut(left));
+                lens.push(chunk.len());
+                left = rest;
             }
             lens
         }
