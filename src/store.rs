@@ -278,7 +278,7 @@ impl Store {
             let raw = if small { Bytes::copy_from_slice(&raw) } else { raw };
             let jobs = pending.add(NewChunk { chunk, fingerprint, raw }, hint);
             drop(pending);
-            jobs.into_iter().for_each(|job| self.core.queue.push(job));
+            jobs.into_iter().for_each(|job| workers::submit(&self.core, job));
             return Ok(Put { chunk, known: false });
         }
     }

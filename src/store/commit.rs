@@ -5,6 +5,7 @@ use super::core::Core;
 use super::ledger::{Found, Marks, Verified, drop_recorded};
 use super::pending::StoredChunk;
 use super::rows::{FingerprintRow, chunk_key, container_key};
+use super::workers::submit;
 use crate::env::Point;
 use crate::error::{Error, Result};
 use crate::kv::{Batch, Changes, EachChange, Table};
@@ -115,7 +116,7 @@ impl Core {
     /// Hands the jobs that failed to the workers again, if their failure may have passed.
     pub(super) fn retry(&self) {
         let jobs = self.pending.lock().retry();
-        jobs.into_iter().for_each(|job| self.queue.push(job));
+        jobs.into_iter().for_each(|job| submit(self, job));
     }
 
     /// Waits until every chunk put before now is in a container's file.
@@ -128,7 +129,7 @@ impl Core {
             }
             (pending.close_groups(), pending.horizon())
         };
-        jobs.into_iter().for_each(|job| self.queue.push(job));
+        jobs.into_iter().for_each(|job| submit(self, job));
         let mut pending = self.pending.lock();
         while !pending.is_done(horizon) {
             if let Some(cause) = &pending.failure {

@@ -17,6 +17,7 @@ use super::rows::{
     ChunkRow, ContainerRow, FingerprintRow, Health, chunk_key, container_key, parse_key,
 };
 use super::verify::Report;
+use super::workers;
 use super::{PutHint, Store};
 use crate::cursor::{Reader, put_varint};
 use crate::error::{Error, Result};
@@ -375,7 +376,7 @@ impl Store {
             }
             pending.add(NewChunk { chunk, fingerprint, raw }, hint)
         };
-        jobs.into_iter().for_each(|job| self.core.queue.push(job));
+        jobs.into_iter().for_each(|job| workers::submit(&self.core, job));
         Ok(true)
     }
 }

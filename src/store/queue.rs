@@ -27,15 +27,27 @@ impl Queue {
         Self { limit_bytes, waiting: Mutex::default(), work: Condvar::new(), room: Condvar::new() }
     }
 
-    /// Adds a job; waits while the queue is full. A job larger than the bound goes alone.
-    pub(super) fn push(&self, job: Job) {
+    /// Adds a job, or gives it back when the queue is full. A job larger than the bound goes alone.
+    pub(super) fn try_push(&self, job: Job) -> Result<(), Job> {
         let mut waiting = self.waiting.lock();
-        while waiting.bytes > 0 && waiting.bytes + job.raw_bytes > self.limit_bytes {
-            self.room.wait(&mut waiting);
+        if waiting.bytes > 0 && waiting.bytes + job.raw_bytes > self.limit_bytes {
+            return Err(job);
         }
         waiting.bytes += job.raw_bytes;
         waiting.jobs.push_back(job);
         self.work.notify_one();
+        Ok(())
+    }
+
+    /// The next job, for somebody who met a full queue. `None` when workers have all in hand: then
+    /// there is room, or it has been waited for.
+    pub(super) fn take_or_wait(&self) -> Option<Job> {
+        let mut waiting = self.waiting.lock();
+        let job = waiting.jobs.pop_front();
+        if job.is_none() && waiting.bytes > 0 {
+            self.room.wait(&mut waiting);
+        }
+        job
     }
 
     /// The next job; waits for one. `None` when the queue is closed, whatever it holds.

@@ -12,6 +12,7 @@ use super::pending::NewChunk;
 use super::reader::{bytes_of, name_of};
 use super::rows::{ChunkRow, ContainerRow, ContainerState, parse_key};
 use super::scan::{read_footer, scan_frames};
+use super::workers;
 use super::{ContainerHeader, PutHint, Store};
 use crate::error::{Error, Result};
 use crate::kv::{KeyRange, Table};
@@ -128,7 +129,7 @@ impl Store {
                 let raw = bytes::Bytes::copy_from_slice(&raw);
                 pending.add(NewChunk { chunk: *chunk, fingerprint: row.fingerprint, raw }, hint)
             };
-            jobs.into_iter().for_each(|job| self.core.queue.push(job));
+            jobs.into_iter().for_each(|job| workers::submit(&self.core, job));
         }
         Ok(moved)
     }

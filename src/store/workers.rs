@@ -37,24 +37,39 @@ pub(super) fn start(core: &Arc<Core>, count: usize) -> Result<Vec<JoinHandle<()>
 }
 
 fn work(core: &Core) {
-    while let Some(mut job) = core.queue.take() {
-        let raw_bytes = job.raw_bytes;
-        let done = catch_unwind(AssertUnwindSafe(|| store_somewhere(core, &mut job)));
-        let done = done.unwrap_or_else(|_| {
-            Err(Error::invalid("A worker of the store panicked; see the log, then mount again"))
-        });
-        if let Err(cause) = done {
-            // A full disk loses nothing: the job is kept, and the commit tells.
-            let full = matches!(cause, Error::NoSpace { .. });
-            let level = if full { log::Level::Debug } else { log::Level::Error };
-            log::log!(level, "Frame not written shard={} cause={cause}", job.lane.0);
-            core.pending.lock().failed(job, cause);
-        }
-        core.queue.done(raw_bytes);
-        // Taking the lock makes sure that nobody is between his look and his wait.
-        let _pending = core.pending.lock();
-        core.progress.notify_all();
+    while let Some(job) = core.queue.take() {
+        run(core, job);
     }
+}
+
+/// Hands a job to the workers. Who meets a full queue does the next job himself: all processors
+/// encode then, and with more to do than they can, nobody waits idly.
+pub(super) fn submit(core: &Core, mut job: Job) {
+    while let Err(back) = core.queue.try_push(job) {
+        job = back;
+        if let Some(next) = core.queue.take_or_wait() {
+            run(core, next);
+        }
+    }
+}
+
+fn run(core: &Core, mut job: Job) {
+    let raw_bytes = job.raw_bytes;
+    let done = catch_unwind(AssertUnwindSafe(|| store_somewhere(core, &mut job)));
+    let done = done.unwrap_or_else(|_| {
+        Err(Error::invalid("A worker of the store panicked; see the log, then mount again"))
+    });
+    if let Err(cause) = done {
+        // A full disk loses nothing: the job is kept, and the commit tells.
+        let full = matches!(cause, Error::NoSpace { .. });
+        let level = if full { log::Level::Debug } else { log::Level::Error };
+        log::log!(level, "Frame not written shard={} cause={cause}", job.lane.0);
+        core.pending.lock().failed(job, cause);
+    }
+    core.queue.done(raw_bytes);
+    // Taking the lock makes sure that nobody is between his look and his wait.
+    let _pending = core.pending.lock();
+    core.progress.notify_all();
 }
 
 /// Writes the frame of one job; to another shard if its own is gone.
