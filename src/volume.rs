@@ -25,6 +25,7 @@ mod commit;
 mod damage;
 mod diff;
 mod dirty;
+mod drain;
 mod extent;
 mod files;
 #[doc(hidden)]
@@ -51,6 +52,7 @@ mod shards;
 mod snapshots;
 mod space;
 mod storage;
+mod stream;
 mod superblock;
 mod sync;
 mod upkeep;
@@ -142,6 +144,7 @@ pub struct Volume {
     upkeep: upkeep::Upkeep,
     signal: Arc<CommitSignal>,
     reaper: Arc<Background>,
+    streams: Arc<stream::Streams>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     poison: OnceLock<Arc<Error>>,
     stopping: AtomicBool,

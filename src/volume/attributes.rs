@@ -21,7 +21,7 @@ impl Volume {
         }
         let _gate = self.gate.read();
         let file = change.size.map(|_| self.borrow_node(ino));
-        let mut state = file.as_ref().map(|file| file.node.state.write());
+        let mut state = file.as_ref().map(|file| file.node.settled());
         let inode = self.stage(|edit| {
             if let (Some(size), Some(state)) = (change.size, &mut state) {
                 self.set_size(edit, ino, state, size)?;
@@ -50,7 +50,7 @@ impl Volume {
             Ok(inode)
         })?;
         if let (Some(file), Some(state)) = (&file, &state) {
-            self.files.note_dirty(&file.node, &state.dirty);
+            self.files.note_dirty(&file.node, state);
         }
         drop(state);
         Ok(self.stat_of(At::Live, ino, inode))

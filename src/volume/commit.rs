@@ -22,6 +22,7 @@ use parking_lot::{Condvar, Mutex};
 use super::Volume;
 use super::garbage::GARBAGE_ROW;
 use super::open::Counters;
+use super::stream::cut_loop;
 use crate::env::Point;
 use crate::error::{Error, Result};
 use crate::kv::{Batch, Changes, Table};
@@ -31,6 +32,10 @@ use crate::sys::process;
 /// A commit of more than this leaves memory behind that is worth giving back: some ten thousand
 /// files, or what gc freed.
 const LARGE_BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// Threads that cut streams beside their writers: a few files are written at a time, and with one
+/// processor nobody has time for it.
+const CUTTERS_MAX: usize = 3;
 
 /// Who waits for which commit. Numbers count commits begun since the volume was opened.
 #[derive(Default)]
@@ -345,11 +350,19 @@ impl Volume {
         let committer = move || commit_loop(&signal, &weak, interval);
         let (reaper, weak) = (Arc::clone(&self.reaper), Arc::downgrade(self));
         let reap = move || reap_loop(&reaper, &weak);
-        let mut threads = self.threads.lock();
-        for (name, body) in [
+        let mut bodies = vec![
             ("commit", Box::new(committer) as Box<dyn FnOnce() + Send>),
             ("reaper", Box::new(reap)),
-        ] {
+        ];
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let cutters = processors.saturating_sub(1).min(CUTTERS_MAX);
+        self.streams.begin(cutters);
+        for _ in 0..cutters {
+            let (streams, weak) = (Arc::clone(&self.streams), Arc::downgrade(self));
+            bodies.push(("cutter", Box::new(move || cut_loop(&streams, &weak))));
+        }
+        let mut threads = self.threads.lock();
+        for (name, body) in bodies {
             let thread = thread::Builder::new().name(name.to_owned()).spawn(body);
             threads.push(thread.map_err(|e| Error::io("start a thread for", &self.dir, e))?);
         }
@@ -379,6 +392,7 @@ impl Volume {
         self.wake_gc();
         self.signal.stop();
         self.reaper.stop();
+        self.streams.stop();
         for thread in self.threads.lock().drain(..) {
             // The last reference may be dropped by one of these threads itself.
             if thread.thread().id() != thread::current().id() && thread.join().is_err() {

@@ -45,6 +45,11 @@ impl DirtyRanges {
         })
     }
 
+    /// Length of the range that begins at `start`.
+    pub(super) fn len_at(&self, start: u64) -> usize {
+        self.ranges.get(&start).map_or(0, Vec::len)
+    }
+
     /// Puts `data` at `offset`, over what is there.
     pub(super) fn write(&mut self, offset: u64, data: &[u8]) {
         if data.is_empty() {
@@ -110,13 +115,27 @@ impl DirtyRanges {
         let end = offset + buf.len() as u64;
         let before = self.ranges.range(..offset).next_back();
         for (&start, data) in before.into_iter().chain(self.ranges.range(offset..end)) {
-            let from = start.max(offset);
-            let to = (start + data.len() as u64).min(end);
-            if from < to {
-                let source = &data[(from - start) as usize..(to - start) as usize];
-                buf[(from - offset) as usize..(to - offset) as usize].copy_from_slice(source);
-            }
+            overlay_piece(start, data, offset, buf);
         }
+    }
+
+    /// Puts `data` at `offset` where nothing was written since it was taken.
+    pub(super) fn write_under(&mut self, offset: u64, data: &[u8]) {
+        if data.is_empty() {
+            return;
+        }
+        let end = offset + data.len() as u64;
+        let reaching = self
+            .ranges
+            .range(..offset)
+            .next_back()
+            .filter(|(start, newer)| **start + newer.len() as u64 >= offset);
+        let from = reaching.map_or(offset, |(start, _)| *start);
+        let met: Vec<u64> = self.ranges.range(from..=end).map(|(start, _)| *start).collect();
+        let newer: Vec<_> =
+            met.into_iter().filter_map(|start| Some((start, self.remove(start)?))).collect();
+        self.write(offset, data);
+        newer.iter().for_each(|(start, newer)| self.write(*start, newer));
     }
 
     /// True if every byte of the range is dirty.
@@ -132,9 +151,10 @@ impl DirtyRanges {
         self.ranges.iter().next().map(|(start, data)| *start..start + data.len() as u64)
     }
 
-    /// Start of the longest range.
-    pub(super) fn longest(&self) -> Option<u64> {
-        self.ranges.iter().max_by_key(|(_, data)| data.len()).map(|(start, _)| *start)
+    /// Start and end of the longest range.
+    pub(super) fn longest(&self) -> Option<Range<u64>> {
+        let (start, data) = self.ranges.iter().max_by_key(|(_, data)| data.len())?;
+        Some(*start..*start + data.len() as u64)
     }
 
     /// `offset`, if a dirty range has bytes on both sides of it or begins there.
@@ -159,6 +179,16 @@ impl DirtyRanges {
     }
 }
 
+/// Copies what `data`, which begins at `start`, has of the `buf.len()` bytes from `offset`.
+pub(super) fn overlay_piece(start: u64, data: &[u8], offset: u64, buf: &mut [u8]) {
+    let from = start.max(offset);
+    let to = (start + data.len() as u64).min(offset + buf.len() as u64);
+    if from < to {
+        let source = &data[(from - start) as usize..(to - start) as usize];
+        buf[(from - offset) as usize..(to - offset) as usize].copy_from_slice(source);
+    }
+}
+
 fn append(to: &mut Vec<u8>, more: &[u8]) {
     if to.capacity() - to.len() < more.len() {
         to.reserve_exact(more.len() + to.len().min(SPARE_BYTES));
@@ -176,6 +206,7 @@ mod tests {
         Write(u64, Vec<u8>),
         Discard(u64, u64),
         TakeAndPutBack,
+        WriteUnder(u64, Vec<u8>),
     }
 
     fn op() -> impl Strategy<Value = Op> {
@@ -184,6 +215,8 @@ mod tests {
                 .prop_map(|(o, d)| Op::Write(o, d)),
             1 => (0u64..200, 0u64..60).prop_map(|(o, l)| Op::Discard(o, o + l)),
             1 => Just(Op::TakeAndPutBack),
+            2 => (0u64..200, proptest::collection::vec(1u8.., 0..40))
+                .prop_map(|(o, d)| Op::WriteUnder(o, d)),
         ]
     }
 
@@ -212,6 +245,12 @@ mod tests {
                         dirty.write(offset, &data);
                         model[offset as usize..offset as usize + data.len()]
                             .copy_from_slice(&data);
+                    }
+                    Op::WriteUnder(offset, data) => {
+                        dirty.write_under(offset, &data);
+                        for (byte, old) in model[offset as usize..].iter_mut().zip(data) {
+                            *byte = if *byte == 0 { old } else { *byte };
+                        }
                     }
                     Op::Discard(from, to) => {
                         dirty.discard(&(from..to));

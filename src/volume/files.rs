@@ -6,20 +6,57 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use parking_lot::{Mutex, RwLock};
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex, RwLock, RwLockWriteGuard};
 
-use super::dirty::DirtyRanges;
+use super::dirty::{DirtyRanges, overlay_piece};
 use crate::types::{ClassId, Ino};
 
 /// A file in use.
 #[derive(Debug)]
 pub(super) struct FileNode {
     pub(super) ino: Ino,
-    /// Copy of `state.dirty.bytes()` that can be read without the lock.
+    /// Copy of the bytes that are not extents yet, to be read without the lock.
     dirty_bytes: AtomicUsize,
     /// Copy of `state.dirty.memory()`.
     dirty_memory: AtomicUsize,
     pub(super) state: RwLock<FileState>,
+    /// Takes that have ended; raised while `state` is locked.
+    cuts: Mutex<u64>,
+    cut: Condvar,
+}
+
+impl FileNode {
+    /// The state when nothing of the file is taken: for all who change or drain it at any place.
+    pub(super) fn settled(&self) -> RwLockWriteGuard<'_, FileState> {
+        self.when(|state| state.taken.is_none())
+    }
+
+    /// The state once `ready` says so; looks again whenever a take has ended. Only a thread that
+    /// has the gate open takes, so this may wait with the gate open, but not with it closed.
+    pub(super) fn when(
+        &self,
+        ready: impl Fn(&FileState) -> bool,
+    ) -> RwLockWriteGuard<'_, FileState> {
+        loop {
+            let state = self.state.write();
+            if ready(&state) {
+                return state;
+            }
+            let seen = *self.cuts.lock();
+            drop(state);
+            let mut cuts = self.cuts.lock();
+            while *cuts == seen {
+                self.cut.wait(&mut cuts);
+            }
+        }
+    }
+
+    /// A take has ended. The caller holds the state.
+    pub(super) fn note_cut(&self) {
+        *self.cuts.lock() += 1;
+        self.cut.notify_all();
+    }
 }
 
 /// What the lock of a node guards: the buffered bytes and, by convention, the extents of the inode.
@@ -31,6 +68,30 @@ pub(super) struct FileState {
     /// Offset at which the chunker itself made the last cut of a stream: a cut here needs no look
     /// back at the chunk before it.
     pub(super) clean_cut: Option<u64>,
+    /// Bytes that are being cut beside the writer: older than `dirty`, newer than the extents.
+    pub(super) taken: Option<Taken>,
+}
+
+/// Bytes from `start` on that were taken out of the buffer.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) start: u64,
+    pub(super) data: Bytes,
+}
+
+impl FileState {
+    /// Bytes that are not extents yet.
+    fn buffered_bytes(&self) -> usize {
+        self.dirty.bytes() + self.taken.as_ref().map_or(0, |taken| taken.data.len())
+    }
+
+    /// Copies what is not extents yet of the `buf.len()` bytes from `offset` over `buf`.
+    pub(super) fn overlay(&self, offset: u64, buf: &mut [u8]) {
+        if let Some(Taken { start, data }) = &self.taken {
+            overlay_piece(*start, data, offset, buf);
+        }
+        self.dirty.overlay(offset, buf);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -69,7 +130,8 @@ impl FileTable {
         entry.opens += 1;
         let node = entry.node.get_or_insert_with(|| {
             let (dirty_bytes, dirty_memory) = Default::default();
-            Arc::new(FileNode { ino, dirty_bytes, dirty_memory, state: RwLock::default() })
+            let (state, cuts, cut) = Default::default();
+            Arc::new(FileNode { ino, dirty_bytes, dirty_memory, state, cuts, cut })
         });
         Arc::clone(node)
     }
@@ -106,17 +168,17 @@ impl FileTable {
     }
 
     /// Records how many dirty bytes the node has now, and forgets it if nothing holds it.
-    pub(super) fn note_dirty(&self, node: &FileNode, dirty: &DirtyRanges) {
+    pub(super) fn note_dirty(&self, node: &FileNode, state: &FileState) {
         let copies = [
-            (&node.dirty_bytes, &self.dirty_bytes, dirty.bytes()),
-            (&node.dirty_memory, &self.dirty_memory, dirty.memory()),
+            (&node.dirty_bytes, &self.dirty_bytes, state.buffered_bytes()),
+            (&node.dirty_memory, &self.dirty_memory, state.dirty.memory()),
         ];
         for (copy, sum, now) in copies {
             let before = copy.swap(now, Relaxed);
             sum.fetch_add(now, Relaxed);
             sum.fetch_sub(before, Relaxed);
         }
-        if dirty.bytes() == 0 {
+        if state.buffered_bytes() == 0 {
             Self::drop_if_idle(&mut self.nodes.lock(), node.ino);
         }
     }

@@ -21,8 +21,9 @@ use crate::store::StoreLoad;
 const OPEN_FILE_BYTES: u64 = 640;
 /// Memory of a snapshot's record with the longest name.
 const SNAPSHOT_BYTES_MAX: u64 = 2 * NAME_BYTES_MAX as u64 + 400;
-/// Threads that cut buffers at a time, more or less: four request loops, the commit, the reaper.
-const CUTTING_THREADS: u64 = 6;
+/// Threads that cut buffers at a time, more or less: four request loops, the commit, the reaper,
+/// three beside writers.
+const CUTTING_THREADS: u64 = 9;
 /// Table readers outside of the block cache: 512 files of about 16 KiB.
 const READER_BYTES_MAX: u64 = 8 * 1024 * 1024;
 

@@ -185,7 +185,6 @@ impl Volume {
         )?;
         attach_all(&store, &mut shards, &held.append)?;
         env.hit(Point::OpenThreads)?;
-        let reaps = ReapIndex::load(&meta)?;
         let volume = Self {
             id: superblock.id,
             read_only: options.read_only,
@@ -194,6 +193,7 @@ impl Volume {
             config,
             stats,
             kv,
+            reaps: ReapIndex::load(&meta)?,
             meta,
             store,
             gate: super::Gate::new(),
@@ -201,7 +201,6 @@ impl Volume {
             names: super::NameHints::default(),
             shards: RwLock::new(shards),
             last_look: LastLook::default(),
-            reaps,
             held,
             next_ino: AtomicU64::new(counters.next_ino),
             next_snapshot: Mutex::new(counters.next_snapshot),
@@ -214,6 +213,7 @@ impl Volume {
             upkeep: super::upkeep::Upkeep::default(),
             signal: Arc::default(),
             reaper: Arc::default(),
+            streams: Arc::default(),
             threads: Mutex::default(),
             poison: OnceLock::new(),
             stopping: AtomicBool::new(false),

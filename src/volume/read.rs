@@ -18,7 +18,7 @@ impl Volume {
         if !state.dirty.covers(&range) {
             self.read_extents(At::Live, node.ino, offset, &mut buf)?;
         }
-        state.dirty.overlay(offset, &mut buf);
+        state.overlay(offset, &mut buf);
         Ok(buf)
     }
 

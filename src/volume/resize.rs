@@ -7,9 +7,10 @@
 
 use std::ops::Range;
 
+use super::drain::Drain;
 use super::extent::{clip, mapped};
 use super::files::FileState;
-use super::write::{Drain, end_of};
+use super::write::end_of;
 use super::{OpenFile, Seek, Volume};
 use crate::env::Point;
 use crate::error::{Error, Result};
@@ -35,9 +36,9 @@ impl Volume {
         self.settle_trim(ino, size)?;
         let _gate = self.gate.read();
         let file = self.borrow_node(ino);
-        let mut state = file.node.state.write();
+        let mut state = file.node.settled();
         self.stage(|edit| self.set_size(edit, ino, &mut state, size))?;
-        self.files.note_dirty(&file.node, &state.dirty);
+        self.files.note_dirty(&file.node, &state);
         Ok(())
     }
 
@@ -169,7 +170,7 @@ impl Volume {
         self.env.hit(Point::ReapPiece)?;
         let _gate = self.gate.read();
         let file = self.borrow_node(ino);
-        let _state = file.node.state.write();
+        let _state = file.node.settled();
         let piece = self.stage(|edit| {
             let Some(reap) = edit.view().reap(ino)? else { return Ok(Piece::Last) };
             let Some(mut inode) = edit.view().inode(At::Live, ino)? else {
@@ -283,9 +284,9 @@ impl OpenFile {
         loop {
             volume.admit_removal()?;
             let _gate = volume.gate.read();
-            let mut state = node.state.write();
+            let mut state = node.settled();
             let done = volume.punch_pieces(self.ino(), &mut state, &range)?;
-            volume.files.note_dirty(node, &state.dirty);
+            volume.files.note_dirty(node, &state);
             if done {
                 return volume.note_written(self.ino(), 0);
             }
@@ -354,9 +355,9 @@ impl OpenFile {
         }
         volume.settle_trim(self.ino(), end_of(offset, len)?)?;
         let _gate = volume.gate.read();
-        let mut state = node.state.write();
+        let mut state = node.settled();
         volume.drain_state(node, &mut state, Drain::All)?;
-        volume.files.note_dirty(node, &state.dirty);
+        volume.files.note_dirty(node, &state);
         state.clean_cut = None;
         let range = source_offset..source_offset + len;
         let view = volume.meta.read();

@@ -14,5 +14,6 @@ mod opening;
 mod removal;
 mod room;
 mod scrub;
+mod streams;
 mod told;
 mod usage;
