@@ -4,7 +4,11 @@
 //! `TMPDIR` says which disk. Promise P2 is asserted, not only measured: a snapshot of the tree that
 //! takes 50 ms or more to make or delete ends the run with an error.
 
+#[path = "engine/parts.rs"]
+mod parts;
 mod random;
+#[path = "engine/work.rs"]
+mod work;
 
 use std::hint::black_box;
 use std::path::Path;
@@ -19,11 +23,17 @@ use stratafs::kv::{Kv, RocksKv, RocksOptions};
 use stratafs::shard::{LocalShard, Shard};
 use stratafs::stats::Stats;
 use stratafs::store::{NextIds, PutHint, Store, StoreOptions};
+use stratafs::sys::alloc::CountingAlloc;
 use stratafs::types::{At, ClassId, Cookie, FileKind, Ino, ShardId, VolumeId};
-use stratafs::volume::{AttrChange, InitOptions, NewInode, OpenOptions, SetTime, Volume};
+use stratafs::volume::{
+    AttrChange, InitOptions, LocalStorage, NewInode, OpenOptions, SetTime, Storage, Volume,
+};
 use tempfile::TempDir;
 
 use random::Random;
+
+#[global_allocator]
+static ALLOC: CountingAlloc = CountingAlloc::new();
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -84,12 +94,16 @@ struct Scratch {
 
 impl Scratch {
     fn new() -> Self {
+        Self::on(Arc::new(LocalStorage))
+    }
+
+    fn on(storage: Arc<dyn Storage>) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let path = dir.path().join("volume");
         Volume::init(&path, &InitOptions { env: Env::system() }).expect("a new volume");
         let options =
             OpenOptions { env: Env::system(), purpose: "bench".to_owned(), read_only: false };
-        Self { volume: Volume::open(&path, options).expect("it opens"), _dir: dir }
+        Self { volume: Volume::open_on(&path, options, storage).expect("it opens"), _dir: dir }
     }
 
     fn make(&self, parent: Ino, name: &str, kind: FileKind) -> Ino {
@@ -435,9 +449,12 @@ fn main() {
         snapshots(&mut c, &scratch, &dirs);
         names(&mut c, &scratch, &dirs, files);
     }
+    parts::parts(&mut c);
+    parts::lookups(&mut c);
     ingest(&mut c);
     puts(&mut c);
     small_files(&mut c);
     reads(&mut c);
     c.final_summary();
+    work::all(&ALLOC);
 }

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 pub mod abi;
+pub mod alloc;
 pub mod disk;
 pub mod mount;
 pub mod mount_flags;
