@@ -14,11 +14,13 @@ mod rules;
 mod temp;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 pub use crate::config::{Chunking, ClassSpec, CodecSetting};
 pub use glob::{NameGlob, PathGlob};
 pub use place::pick_shard;
 pub use temp::{is_rsync_temp, strip_temp_suffix};
+pub use transfer::TransferGlob;
 
 use std::fmt;
 use std::sync::Arc;

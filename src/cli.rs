@@ -8,10 +8,12 @@ mod args;
 mod completions;
 mod config;
 mod diff;
+mod export;
 mod find;
 mod format;
 mod gc;
 mod helper;
+mod import;
 mod listing;
 mod logging;
 mod man;
@@ -55,7 +57,8 @@ use crate::fuse::detach_dead;
 use crate::sys::process::is_running;
 use crate::volume::{InitOptions, Volume};
 
-/// Exit code of a `check` that found problems, and of a `scrub` that knows damage.
+/// Exit code of a `check` that found problems, of a `scrub` that knows damage, and of an import or
+/// export that left something out.
 const EXIT_PROBLEMS: u8 = 11;
 /// Exit code of wrong usage, clap's own.
 const EXIT_USAGE: u8 = 2;
@@ -145,6 +148,8 @@ fn run(cli: Cli, line: &[OsString]) -> Result<u8> {
             print(&response, output)?;
             return Ok(if scrub::is_damaged(&response) { EXIT_PROBLEMS } else { 0 });
         }
+        Command::Export(args) => return export::run(args, output),
+        Command::Import(args) => return import::run(args, output),
         Command::Find(args) => return find::run(args, output).map(|()| 0),
         Command::Snapshot(args::SnapshotCommand::Diff(args)) => {
             return diff::run(args, output).map(|()| 0);

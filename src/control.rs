@@ -8,7 +8,9 @@
 mod client;
 mod diffs;
 mod ending;
+mod exports;
 mod finds;
+mod imports;
 mod parts;
 mod protocol;
 mod remount;
@@ -20,7 +22,9 @@ mod snapshots;
 pub use client::{Client, SOCKET_NAME};
 pub use diffs::{ChangeName, DiffRequest, DiffSums, DifferenceInfo, LIVE, Tally};
 pub use ending::Ending;
+pub use exports::ExportRequest;
 pub use finds::{FindRequest, FindSums, FoundInfo, VersionInfo};
+pub use imports::{ImportRequest, RuleRequest};
 pub use parts::{EachPart, Part, call_in_parts, serve_parts};
 pub use protocol::{
     ClassInfo, Name, PROTOCOL_VERSION, REQUEST_BYTES_MAX, Reply, Request, Response, SnapshotInfo,
@@ -45,8 +49,7 @@ use crate::config::{Chunking, ClassSpec, CodecSetting};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::gc::{self, GcOptions};
-use crate::restore::Changed;
-use crate::types::At;
+use crate::types::{At, Changed};
 use crate::volume::{OpenOptions, Volume};
 
 /// How long a command waits for a volume that is locked but does not listen: between taking the
@@ -221,6 +224,8 @@ pub fn serve_request(
             Response::Gc(Box::new(gc::run_with(volume, options, progress)?))
         }
         Request::Restore(request) => restores::serve(volume, mounted, &request, progress, gone)?,
+        Request::Export(request) => exports::serve(volume, mounted, &request, progress, gone)?,
+        Request::Import(request) => imports::serve(volume, mounted, &request, progress, gone)?,
         Request::Scrub(request) => scrubs::serve(volume, mounted, request, progress, gone)?,
         Request::Remount(step) => remount::serve(volume, mounted, step)?,
         request @ (Request::SnapshotDiff(_) | Request::Find(_)) => {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 pub use report::{Change, RestoreReport, What};
 
 use crate::error::{Error, Result};
-use crate::types::{At, Cookie, Epoch, FileKind, Ino};
+use crate::types::{At, Changed, Cookie, Epoch, FileKind, Ino, shown_path};
 use crate::volume::{Listed, NewInode, Volume};
 
 /// Entries listed at a time.
@@ -47,15 +47,6 @@ pub enum Target {
         /// The name.
         name: Box<[u8]>,
     },
-}
-
-/// Something of the live tree that is not as a kernel may remember it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Changed<'a> {
-    /// A name leads elsewhere, or nowhere.
-    Name(Ino, &'a [u8]),
-    /// Attributes of an inode, and the listing if it is a directory.
-    Inode(Ino),
 }
 
 /// Who asked.
@@ -251,7 +242,7 @@ impl Work<'_> {
     fn tell(&mut self) -> Result<()> {
         if self.told.elapsed() >= TELL_EVERY {
             self.told = Instant::now();
-            let (seen, path) = (self.report.seen(), report::shown(&self.path));
+            let (seen, path) = (self.report.seen(), shown_path(&self.path));
             (self.host.progress)(&format!("{seen} entries done, now at {path}"));
         }
         if (self.host.stop)() {

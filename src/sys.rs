@@ -9,3 +9,4 @@ pub mod disk;
 pub mod mount;
 pub mod mount_flags;
 pub mod process;
+pub mod tree;

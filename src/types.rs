@@ -56,6 +56,9 @@ impl Ino {
     pub const ROOT: Self = Self(1);
 }
 
+/// The name under which every live directory shows its snapshots. Nothing else can have it.
+pub const SNAPSHOTS_NAME: &[u8] = b".snapshots";
+
 impl Epoch {
     /// The epoch of a new volume.
     pub const FIRST: Self = Self(1);
@@ -240,8 +243,65 @@ pub struct Inode {
     pub parent: Ino,
     /// [`Cookie::upper`] of that name; 0 if it is not known.
     pub home: u32,
+    /// What an import noted of its source ([`SourceMark::stamp`]); 0 if it did not.
+    pub stamp: u64,
     /// Symlink target; empty for everything else.
     pub target: Box<[u8]>,
+}
+
+/// What is seen of a file outside before it is imported, beyond the attributes it then has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceMark {
+    /// Its inode number there.
+    pub ino: u64,
+    /// Last change of its attributes or content there.
+    pub ctime: Timestamp,
+    /// Who reads it: not everybody sees all extended attributes.
+    pub reader: u32,
+}
+
+impl SourceMark {
+    /// A number that is another one as soon as the source has changed, or the imported inode: each
+    /// change of an inode moves its `ctime`. Two are equal by chance once in 2^64. Never 0.
+    #[must_use]
+    pub fn stamp(&self, imported: &Inode) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        // FORMAT.md §2.1.
+        for number in [self.ino, u64::from(self.reader), imported.size] {
+            hasher.update(&number.to_le_bytes());
+        }
+        for time in [self.ctime, imported.mtime, imported.ctime] {
+            hasher.update(&time.secs.to_le_bytes());
+            hasher.update(&time.nanos.to_le_bytes());
+        }
+        let mut first = [0; 8];
+        first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        u64::from_le_bytes(first).max(1)
+    }
+}
+
+/// Something of the live tree that is not as a kernel may remember it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed<'a> {
+    /// A name leads elsewhere, or nowhere.
+    Name(Ino, &'a [u8]),
+    /// Attributes of an inode, and the listing if it is a directory.
+    Inode(Ino),
+}
+
+/// A path for people: bytes that are not text as `\xNN`.
+#[must_use]
+pub fn shown_path(path: &[u8]) -> String {
+    use fmt::Write as _;
+    let mut text = String::with_capacity(path.len());
+    for part in path.utf8_chunks() {
+        text.push_str(part.valid());
+        for byte in part.invalid() {
+            // Writing into a string does not fail.
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
 }
 
 /// A directory entry's value.

@@ -57,8 +57,9 @@ pub use self::gmt::GMT_DIR_NAME;
 pub use self::history::HISTORY_NAME;
 pub use self::node::Node;
 pub use self::shown::is_slow;
-pub use self::snapdir::{LATEST_NAME, SNAPSHOTS_NAME};
+pub use self::snapdir::LATEST_NAME;
 pub use self::xattrs::VOLUME_XATTR;
+pub use crate::types::SNAPSHOTS_NAME;
 
 /// How long the kernel may keep what only it can change. Forever would be right; an hour heals
 /// whatever a bug made stale.

@@ -20,6 +20,7 @@
 //! dies only with the gate closed, so nothing is lost between "known" and the extent that says so
 //! (`gate` has the whole argument).
 
+mod arrival;
 mod attributes;
 mod commit;
 mod damage;
@@ -33,6 +34,7 @@ pub mod fuzz;
 mod garbage;
 mod gate;
 mod hints;
+mod import;
 mod init;
 mod marks;
 mod measure;
@@ -43,6 +45,7 @@ mod past;
 mod read;
 mod reaps;
 mod rebuild;
+mod removal;
 mod rename;
 mod report;
 mod request;
@@ -82,6 +85,7 @@ use crate::types::{
     VolumeId,
 };
 
+pub use arrival::LargeFile;
 use commit::{Background, CommitSignal, Frozen};
 pub use damage::{Damage, DamagedChunk, DamagedFile};
 pub use diff::TreeState;
@@ -91,6 +95,7 @@ pub use garbage::{GarbageFacts, GcOutcome, GcProgress, GcStatus, GcTicket, MarkR
 use gate::Gate;
 pub use gate::Marks;
 use hints::NameHints;
+pub use import::{Arrival, Placed, SmallFile, Spot};
 pub use init::InitOptions;
 pub use marks::{ChunkCount, LookOnly, Marking, Pruned};
 pub use measure::Measure;
@@ -99,8 +104,9 @@ pub use past::{PastNames, PastVersion};
 use reaps::ReapIndex;
 pub use rebuild::RebuildReport;
 pub use report::{ClassReport, Explanation, ShardInfo, StatsReport, Status};
-pub use request::{AttrChange, NewInode, RenameMode, Seek, SetTime, XattrMode};
+pub use request::{AttrChange, NewInode, Problem, RenameMode, Seek, SetTime, XattrMode};
 pub use restore::Nameless;
+pub use snapshots::KeptEpoch;
 pub use space::VolumeSpace;
 pub use storage::{Bounds, LocalStorage, Opening, Storage};
 pub use superblock::{FORMAT_VERSION, SUPERBLOCK_FILE};

@@ -21,7 +21,7 @@ Exit codes:
    8  configuration file does not load
    9  shard missing, foreign or unknown
   10  no space left, or read-only
-  11  check or scrub found problems
+  11  check or scrub found problems; import or export left something out
 
 First steps:
   stratafs init /backup/vol
@@ -155,6 +155,12 @@ pub(super) enum Command {
     /// Put a file or tree of a snapshot back, without copying bytes
     #[command(after_help = super::restore::HELP)]
     Restore(super::restore::RestoreArgs),
+    /// Write files and trees of a snapshot to a directory: faster than through the mount
+    #[command(after_help = super::export::HELP)]
+    Export(super::export::ExportArgs),
+    /// Import files and trees from outside: faster than through the mount
+    #[command(after_help = super::import::HELP)]
+    Import(super::import::ImportArgs),
     /// Verify what is stored, name what is damaged, and repair it from good copies
     #[command(after_help = super::scrub::HELP)]
     Scrub(super::scrub::ScrubArgs),

@@ -21,9 +21,9 @@ use crate::error::{Error, Result};
 use crate::fuse::{MountOptions, Mounted, check, detach_dead, mount};
 use crate::gc::Keeper;
 use crate::metrics::server::Endpoint;
-use crate::restore::Changed;
 use crate::scrub::Background;
 use crate::sys::process::{Signal, Signals, bound_malloc};
+use crate::types::Changed;
 use crate::vfs::{Node, Vfs, VfsOptions};
 use crate::volume::{OpenOptions, Volume};
 

@@ -84,6 +84,9 @@ fn request(args: &ScrubArgs) -> ScrubRequest {
     }
 }
 
+/// What is said of a scrub that another process does.
+const STOPPED: &str = "Interrupted; what was verified is recorded";
+
 /// Carries the command out. Ctrl-C ends a scrub of our own between two frames; the process that has
 /// the volume mounted notices that we are gone.
 ///
@@ -94,14 +97,24 @@ pub(super) fn ask(args: &ScrubArgs, output: Output) -> Result<Response> {
     let gone = Arc::new(AtomicBool::new(false));
     if !args.status {
         let mounted = Client::connect(&dir)?.is_some();
-        stop_on_signal(Arc::clone(&gone), mounted, output)?;
+        stop_on_signal(Arc::clone(&gone), mounted, output, STOPPED)?;
     }
     let request = Request::Scrub(request(args));
     let _running = output.begin(request.verb());
     call_until(&dir, &request, &mut |text| output.progress(text), &gone)
 }
 
-fn stop_on_signal(gone: Arc<AtomicBool>, mounted: bool, output: Output) -> Result<()> {
+/// Sets `gone` when a signal asks to end; when another process does the work, `said` is all there
+/// is to do.
+///
+/// # Errors
+/// `Io` when signals cannot be waited for.
+pub(super) fn stop_on_signal(
+    gone: Arc<AtomicBool>,
+    mounted: bool,
+    output: Output,
+    said: &'static str,
+) -> Result<()> {
     let failed = |e| Error::io("block signals in", Path::new("this process"), e);
     let signals = Signals::block().map_err(failed)?;
     let wait = move || {
@@ -109,7 +122,7 @@ fn stop_on_signal(gone: Arc<AtomicBool>, mounted: bool, output: Output) -> Resul
             let _ = signals.wait();
             gone.store(true, Ordering::Relaxed);
             if mounted || told > 0 {
-                output.error("Interrupted; what was verified is recorded", 1);
+                output.error(said, 1);
                 std::process::exit(1);
             }
         }

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::format::{Align::Left, Align::Right, Table, count, percent, plain, size};
-use super::{gc, restore, scrub};
+use super::{export, gc, import, restore, scrub};
 use crate::check::CheckReport;
 use crate::control::{ClassInfo, Response};
 use crate::volume::{ClassReport, Explanation, ShardInfo, StatsReport, Status};
@@ -34,6 +34,8 @@ pub(super) fn text(response: &Response) -> String {
         Response::Check(report) => check(report),
         Response::Gc(report) => gc::text(report),
         Response::Restored(report) => restore::text(report),
+        Response::Exported(report) => export::text(report),
+        Response::Imported(report) => import::text(report),
         Response::Scrub(answer) => scrub::text(answer),
     }
 }
@@ -61,6 +63,8 @@ pub(super) fn document(response: &Response) -> serde_json::Result<Value> {
         Response::Check(report) => serde_json::to_value(report)?,
         Response::Gc(report) => serde_json::to_value(report)?,
         Response::Restored(report) => serde_json::to_value(report)?,
+        Response::Exported(report) => serde_json::to_value(report)?,
+        Response::Imported(report) => serde_json::to_value(report)?,
         Response::Scrub(answer) => scrub::document(answer)?,
         Response::Remounted => json!({ "remounted": true }),
         Response::Unmounted => json!({ "unmounted": true }),

@@ -8,7 +8,9 @@ use std::fmt::{self, Write as _};
 use serde::{Deserialize, Serialize};
 
 use super::diffs::{DiffRequest, DiffSums};
+use super::exports::ExportRequest;
 use super::finds::{FindRequest, FindSums};
+use super::imports::ImportRequest;
 use super::parts::Part;
 use super::remount::RemountStep;
 use super::restores::RestoreRequest;
@@ -16,7 +18,9 @@ use super::scrubs::{ScrubAnswer, ScrubRequest};
 use super::snapshots::{PruneReport, PruneRequest, SnapshotSpace};
 use crate::check::CheckReport;
 use crate::error::{Error, Result};
+use crate::export::ExportReport;
 use crate::gc::GcReport;
+use crate::import::ImportReport;
 use crate::restore::RestoreReport;
 use crate::types::{Snapshot, Timestamp};
 use crate::volume::{Amount, Explanation, ShardInfo, StatsReport, Status};
@@ -189,6 +193,10 @@ pub enum Request {
     },
     /// Put a file or tree of a snapshot back.
     Restore(RestoreRequest),
+    /// Write what a snapshot has to a directory outside.
+    Export(ExportRequest),
+    /// Import files from outside.
+    Import(ImportRequest),
     /// Verify, or put right.
     Scrub(ScrubRequest),
     /// Get ready for other mount options, or take note of them.
@@ -215,6 +223,7 @@ impl Request {
             | Self::Umount { .. } => true,
             Self::Gc { dry_run, .. } => !dry_run,
             Self::Restore(request) => !request.dry_run,
+            Self::Import(request) => !request.dry_run,
             Self::Scrub(request) => request.changes_volume(),
             Self::SnapshotList { .. }
             | Self::SnapshotDiff(_)
@@ -227,6 +236,7 @@ impl Request {
             | Self::ClassExplain { .. }
             | Self::ShardList
             | Self::Check { .. }
+            | Self::Export(_)
             | Self::Remount(_) => false,
         }
     }
@@ -255,6 +265,8 @@ impl Request {
             Self::Check { .. } => "check",
             Self::Gc { .. } => "gc",
             Self::Restore(_) => "restore",
+            Self::Export(_) => "export",
+            Self::Import(_) => "import",
             Self::Scrub(request) => request.verb(),
             Self::Remount(_) => "mount -o remount",
             Self::Umount { .. } => "umount",
@@ -348,6 +360,10 @@ pub enum Response {
     Gc(Box<GcReport>),
     /// To `restore`.
     Restored(Box<RestoreReport>),
+    /// To `export`.
+    Exported(Box<ExportReport>),
+    /// To `import`.
+    Imported(Box<ImportReport>),
     /// To `scrub`.
     Scrub(Box<ScrubAnswer>),
     /// The mount has its new options, or may have them.

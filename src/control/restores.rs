@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{MountedInfo, Name, Response, below};
 use crate::error::{Error, Result};
-use crate::restore::{self, Changed, Host, RestoreOptions, Target};
-use crate::types::{At, FileKind, Ino, Snapshot};
-use crate::volume::Volume;
+use crate::restore::{self, Host, RestoreOptions, Target};
+use crate::types::{At, Changed, FileKind, Ino, SNAPSHOTS_NAME, Snapshot};
+use crate::volume::{Stat, Volume};
 
 /// What is to be put back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,15 +34,7 @@ pub(super) fn serve(
 ) -> Result<Response> {
     let (snapshot, path) = split(volume, &request.from)?;
     let path = inside(mounted, path);
-    let then = At::Epoch(snapshot.epoch);
-    let found = volume.resolve(then, path).map_err(|e| match e {
-        Error::NotFound { .. } | Error::NotDirectory => Error::not_found(format!(
-            "path {} in snapshot {}; paths begin at the volume's root",
-            shown(path),
-            Name(snapshot.name.to_vec())
-        )),
-        e => e,
-    })?;
+    let found = found_in(volume, mounted, &snapshot, path)?;
     let to = request.to.as_ref().map_or(path, |to| inside(mounted, &to.0));
     let target = target(volume, to, path, found.inode.kind)?;
     let ending = || mounted.is_some_and(|m| m.ending.begun());
@@ -60,9 +52,27 @@ pub(super) fn serve(
     Ok(Response::Restored(Box::new(report)))
 }
 
+/// What a path is in a snapshot.
+pub(super) fn found_in(
+    volume: &Volume,
+    mounted: Option<&MountedInfo>,
+    snapshot: &Snapshot,
+    path: &[u8],
+) -> Result<Stat> {
+    let path = inside(mounted, path);
+    volume.resolve(At::Epoch(snapshot.epoch), path).map_err(|e| match e {
+        Error::NotFound { .. } | Error::NotDirectory => Error::not_found(format!(
+            "path {} in snapshot {}; paths begin at the volume's root",
+            shown(path),
+            Name(snapshot.name.to_vec())
+        )),
+        e => e,
+    })
+}
+
 /// The snapshot and the path that `SNAPSHOT:PATH` means. Names of snapshots may have colons, as in
 /// a time of day: the longest that exists counts.
-fn split<'a>(volume: &Volume, from: &'a Name) -> Result<(Snapshot, &'a [u8])> {
+pub(super) fn split<'a>(volume: &Volume, from: &'a Name) -> Result<(Snapshot, &'a [u8])> {
     let bytes = &*from.0;
     let colons = (0..bytes.len()).rev().filter(|at| bytes[*at] == b':');
     for at in colons {
@@ -84,7 +94,7 @@ fn split<'a>(volume: &Volume, from: &'a Name) -> Result<(Snapshot, &'a [u8])> {
 }
 
 /// A path without the mountpoint it may begin with.
-fn inside<'a>(mounted: Option<&MountedInfo>, path: &'a [u8]) -> &'a [u8] {
+pub(super) fn inside<'a>(mounted: Option<&MountedInfo>, path: &'a [u8]) -> &'a [u8] {
     use std::os::unix::ffi::OsStrExt;
     mounted.and_then(|m| below(path, m.mountpoint.as_os_str().as_bytes())).unwrap_or(path)
 }
@@ -98,7 +108,7 @@ fn target(volume: &Volume, to: &[u8], from: &[u8], kind: FileKind) -> Result<Tar
     if parts.iter().any(|part| *part == b"..") {
         return Err(Error::invalid(format!("{} must not contain \"..\"", shown(to))));
     }
-    if parts.iter().any(|part| *part == b".snapshots") {
+    if parts.contains(&SNAPSHOTS_NAME) {
         return Err(Error::ReadOnly { what: "a snapshot; restore to the live tree".to_owned() });
     }
     let is_directory = kind == FileKind::Directory;

@@ -55,6 +55,7 @@ pub fn golden_rows() -> Vec<Vec<u8>> {
         class: ClassId(1),
         parent: Ino(300),
         home: 0x05dd_8bf7,
+        stamp: 0x0123_4567_89ab_cdef,
         target: b"target"[..].into(),
     };
     let versioned = |put: &dyn Fn(&mut Vec<u8>)| {

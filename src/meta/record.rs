@@ -7,9 +7,10 @@
 //!
 //! | table    | value                                                                          |
 //! |----------|--------------------------------------------------------------------------------|
-//! | inode    | birth v · flags u8 (1 home) · kind u8 · perm v · uid v · gid v · nlink v ·      |
-//! |          | rdev v · size v · mapped v · 4 × (secs z · nanos v): atime, mtime, ctime,       |
-//! |          | btime · class u8 · parent v · home u32 (only with flag 1) · target[v]          |
+//! | inode    | birth v · flags u8 (1 home, 2 stamp) · kind u8 · perm v · uid v · gid v ·      |
+//! |          | nlink v · rdev v · size v · mapped v · 4 × (secs z · nanos v): atime, mtime,  |
+//! |          | ctime, btime · class u8 · parent v · home u32 (only with flag 1) ·            |
+//! |          | stamp u64 (only with flag 2) · target[v]                                      |
 //! | dirent   | birth v · ino v · kind u8                                                      |
 //! | extent   | birth v · chunk number v · offset in chunk v · length v                        |
 //! | xattr    | birth v · value…                                                               |
@@ -33,6 +34,8 @@ use crate::types::{
 /// An inode's flags: a field added later announces itself with a bit. This one says that `home`
 /// follows the parent.
 const INODE_HOME: u8 = 1;
+/// And this one, that `stamp` follows.
+const INODE_STAMP: u8 = 2;
 /// A snapshot that is held.
 const SNAPSHOT_HELD: u32 = 1;
 /// A snapshot that is locked; its `until` follows the flags.
@@ -95,7 +98,8 @@ fn time(cursor: &mut Cursor<'_>) -> Parsed<Timestamp> {
 
 /// Appends an inode without its birth.
 pub(super) fn put_inode(out: &mut Vec<u8>, inode: &Inode) {
-    out.push(if inode.home == 0 { 0 } else { INODE_HOME });
+    let home = if inode.home == 0 { 0 } else { INODE_HOME };
+    out.push(home | if inode.stamp == 0 { 0 } else { INODE_STAMP });
     out.push(inode.kind as u8);
     for field in [u32::from(inode.perm), inode.uid, inode.gid, inode.nlink, inode.rdev] {
         put_varint(out, u64::from(field));
@@ -110,6 +114,9 @@ pub(super) fn put_inode(out: &mut Vec<u8>, inode: &Inode) {
     if inode.home != 0 {
         out.extend_from_slice(&inode.home.to_be_bytes());
     }
+    if inode.stamp != 0 {
+        out.extend_from_slice(&inode.stamp.to_be_bytes());
+    }
     put_varint(out, inode.target.len() as u64);
     out.extend_from_slice(&inode.target);
 }
@@ -118,7 +125,7 @@ pub(super) fn put_inode(out: &mut Vec<u8>, inode: &Inode) {
 pub(super) fn inode(payload: &[u8]) -> Parsed<Inode> {
     let mut c = Cursor::new(payload);
     let flags = c.u8()?;
-    if flags & !INODE_HOME != 0 {
+    if flags & !(INODE_HOME | INODE_STAMP) != 0 {
         return Err("an inode flag is unknown");
     }
     let inode = Inode {
@@ -144,6 +151,13 @@ pub(super) fn inode(payload: &[u8]) -> Parsed<Inode> {
             _ => match u32::from_be_bytes(c.array()?) {
                 0 => return Err("the home is 0"),
                 home => home,
+            },
+        },
+        stamp: match flags & INODE_STAMP {
+            0 => 0,
+            _ => match u64::from_be_bytes(c.array()?) {
+                0 => return Err("the stamp is 0"),
+                stamp => stamp,
             },
         },
         target: match c.varint()? {

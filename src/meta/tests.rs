@@ -31,6 +31,7 @@ fn sample_inode(size: u64) -> Inode {
         class: ClassId(7),
         parent: Ino(300),
         home: 0x05dd_8bf7,
+        stamp: 0,
         target: (*b"to").into(),
     }
 }
@@ -192,6 +193,13 @@ fn records_have_these_bytes() {
     let inode = Inode { home: 0, ..inode };
     assert_eq!(encoded(|out| record::put_inode(out, &inode)), homeless);
     assert_eq!(record::inode(&homeless), Ok(inode));
+
+    // As an import makes it.
+    let inode = Inode { stamp: 0x0102_0304_0506_0708, ..sample_inode(300) };
+    let stamp = [1, 2, 3, 4, 5, 6, 7, 8];
+    let stamped = [&[3][..], &golden[1..37], &stamp, &golden[37..]].concat();
+    assert_eq!(encoded(|out| record::put_inode(out, &inode)), stamped);
+    assert_eq!(record::inode(&stamped), Ok(inode));
 
     let dirent = Dirent { ino: Ino(300), kind: FileKind::Directory };
     let bytes = encoded(|out| record::put_dirent(out, dirent));

@@ -1,8 +1,8 @@
 //! One file, link or special file: left alone, given its attributes, linked, or copied.
 
-use super::{Changed, What, Work};
+use super::{What, Work};
 use crate::error::Result;
-use crate::types::{FileKind, Ino};
+use crate::types::{Changed, FileKind, Ino};
 use crate::volume::{AttrChange, Stat};
 
 /// Most hard-linked inodes remembered; further ones become files of their own.

@@ -1,8 +1,8 @@
 //! What has to go: directories in a file's place, and with `delete` what the snapshot has not.
 
-use super::{Changed, LISTED_AT_ONCE, What, Work};
-use crate::error::{Error, Result};
-use crate::types::{At, Cookie, FileKind, Ino};
+use super::{LISTED_AT_ONCE, What, Work};
+use crate::error::Result;
+use crate::types::{At, Changed, Cookie, FileKind, Ino};
 
 impl Work<'_> {
     /// Removes a directory that has a file's name, if it is empty or may be deleted; false if it
@@ -50,7 +50,7 @@ impl Work<'_> {
     }
 
     fn remove_file(&self, parent: Ino, name: &[u8], ino: Ino) -> Result<()> {
-        gone_is_fine(self.volume.unlink(parent, name))?;
+        self.volume.remove_name(parent, name)?;
         (self.host.changed)(Changed::Name(parent, name));
         (self.host.changed)(Changed::Inode(ino));
         Ok(())
@@ -58,33 +58,10 @@ impl Work<'_> {
 
     /// Removes a directory with all that is in it, from below.
     fn remove_tree(&mut self, parent: Ino, name: &[u8], dir: Ino) -> Result<()> {
-        let mut stack = vec![(parent, Box::<[u8]>::from(name), dir)];
-        while let Some((parent, name, dir)) = stack.last() {
-            let page = self.volume.list(At::Live, *dir, Cookie(0), LISTED_AT_ONCE)?;
-            if page.is_empty() {
-                gone_is_fine(self.volume.rmdir(*parent, name).map(drop))?;
-                (self.host.changed)(Changed::Name(*parent, name));
-                stack.pop();
-                self.tell()?;
-                continue;
-            }
-            let dir = *dir;
-            for item in page {
-                if item.kind == FileKind::Directory {
-                    stack.push((dir, item.name, item.ino));
-                    break;
-                }
-                self.remove_file(dir, &item.name, item.ino)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Somebody else may have removed it meanwhile.
-fn gone_is_fine(done: Result<()>) -> Result<()> {
-    match done {
-        Err(Error::NotFound { .. }) => Ok(()),
-        done => done,
+        let (volume, changed) = (self.volume, self.host.changed);
+        volume.remove_tree(parent, name, dir, &mut |what| {
+            changed(what);
+            self.tell()
+        })
     }
 }

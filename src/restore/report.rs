@@ -1,8 +1,8 @@
 //! What a restore did, or would do.
 
-use std::fmt::Write as _;
-
 use serde::{Deserialize, Serialize};
+
+use crate::types::shown_path;
 
 /// Most changes named one by one; beyond that they are counted.
 const CHANGES_NAMED: usize = 10_000;
@@ -67,7 +67,7 @@ impl RestoreReport {
             What::InTheWay => &mut self.in_the_way,
         } += 1;
         if self.changes.len() < CHANGES_NAMED {
-            self.changes.push(Change { what, path: shown(path) });
+            self.changes.push(Change { what, path: shown_path(path) });
         }
     }
 
@@ -81,17 +81,4 @@ impl RestoreReport {
     pub fn has_changes(&self) -> bool {
         self.created + self.replaced + self.attributes + self.deleted > 0
     }
-}
-
-/// A path for people.
-pub(super) fn shown(path: &[u8]) -> String {
-    let mut text = String::with_capacity(path.len());
-    for part in path.utf8_chunks() {
-        text.push_str(part.valid());
-        for byte in part.invalid() {
-            // Writing into a string does not fail.
-            let _ = write!(text, "\\x{byte:02x}");
-        }
-    }
-    text
 }

@@ -97,6 +97,17 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Makes everything durable in the file system that holds `path`.
+///
+/// # Errors
+/// What `open` or `syncfs` say.
+pub fn sync_all_of(path: &Path) -> io::Result<()> {
+    let file = File::open(path)?;
+    // SAFETY: the descriptor is open for as long as `file` lives; no memory is passed.
+    let answer = unsafe { libc::syncfs(file.as_raw_fd()) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Makes `path` a file with these bytes, whole or not at all, durable on return.
 ///
 /// # Errors

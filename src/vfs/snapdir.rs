@@ -7,11 +7,8 @@ use super::gmt::{GMT_DIR_NAME, is_gmt_like};
 use super::history::HISTORY_NAME;
 use super::{Attr, Entry, Lookup, Node, Vfs, attr, reserved};
 use crate::error::{Error, Result};
-use crate::types::{At, FileKind, Ino, Snapshot, SnapshotId};
+use crate::types::{At, FileKind, Ino, SNAPSHOTS_NAME, Snapshot, SnapshotId};
 use crate::volume::{RenameMode, Stat};
-
-/// The name under which every live directory shows its snapshots.
-pub const SNAPSHOTS_NAME: &[u8] = b".snapshots";
 
 /// In `.snapshots`: a link to the newest snapshot.
 pub const LATEST_NAME: &[u8] = b".latest";

@@ -143,7 +143,7 @@ impl Volume {
     }
 
     /// Cuts, stores and stages one region; returns how many bytes of it that covered.
-    fn ingest_region(
+    pub(super) fn ingest_region(
         &self,
         ino: Ino,
         spec: &ClassSpec,
@@ -309,7 +309,7 @@ pub(super) fn largest_chunk(spec: &ClassSpec) -> usize {
     }
 }
 
-fn extents_of(done: &Ingested, start: u64) -> Vec<Extent> {
+pub(super) fn extents_of(done: &Ingested, start: u64) -> Vec<Extent> {
     let pieces = done.pieces.iter().filter_map(|piece| {
         Some(Extent {
             offset: start + piece.start as u64,

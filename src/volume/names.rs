@@ -9,7 +9,7 @@ use crate::meta::{Edit, View};
 use crate::types::{At, Cookie, Dirent, FileKind, Ino, Inode, Timestamp};
 
 /// Size reported for every directory, as ext4 does for a small one.
-const DIRECTORY_BYTES: u64 = 4096;
+pub(super) const DIRECTORY_BYTES: u64 = 4096;
 
 /// Refuses what cannot be the name of an entry.
 pub(super) fn check_name(name: &[u8]) -> Result<()> {
@@ -351,6 +351,7 @@ pub(super) fn new_inode(new: &NewInode<'_>, parent: Ino, name: &[u8], now: Times
         class: crate::types::ClassId(0),
         parent,
         home: Cookie::of(name).upper(),
+        stamp: 0,
         target: new.target.into(),
     }
 }

@@ -1,5 +1,7 @@
 //! What callers ask of a volume: the parameters of its methods.
 
+use serde::{Deserialize, Serialize};
+
 use crate::types::{FileKind, Timestamp};
 
 /// What [`Volume::make`](super::Volume::make) makes.
@@ -82,4 +84,14 @@ pub enum Seek {
     Data,
     /// A hole, or the end of the file.
     Hole,
+}
+
+/// A file outside that an import or export could not take as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Problem {
+    /// Its path outside; bytes that are not text as `\xNN`.
+    pub path: String,
+    /// Why.
+    pub why: String,
 }

@@ -56,7 +56,11 @@ impl Volume {
         Ok(Nameless { file: copy, inode })
     }
 
-    fn make_nameless(self: &Arc<Self>, like: &Inode, xattrs: &[Xattr]) -> Result<OpenFile> {
+    pub(super) fn make_nameless(
+        self: &Arc<Self>,
+        like: &Inode,
+        xattrs: &[Xattr],
+    ) -> Result<OpenFile> {
         self.admit_change()?;
         self.held.open_file(self.config.limits.open_files)?;
         let ino = self.next_ino().inspect_err(|_| self.held.close_file())?;
@@ -76,7 +80,7 @@ impl Volume {
         Ok(file)
     }
 
-    fn all_xattrs(&self, at: At, ino: Ino) -> Result<Vec<Xattr>> {
+    pub(super) fn all_xattrs(&self, at: At, ino: Ino) -> Result<Vec<Xattr>> {
         let view = self.meta.read();
         let names = view.xattr_names(at, ino)?;
         let value = |name: Box<[u8]>| {

@@ -1,17 +1,48 @@
 //! Snapshots: one record each. Taking one closes the gate, drains what is buffered, stages the
 //! record and begins the next epoch; from then on the first change of a row keeps its old version.
 
+use std::sync::Arc;
+
 use super::{Volume, names};
 use crate::env::Point;
 use crate::error::{Error, Result};
 use crate::limits::{SNAPSHOT_ID_MAX, SNAPSHOTS_MAX};
 use crate::meta::{Edit, View};
-use crate::types::{Snapshot, SnapshotId, Timestamp};
+use crate::types::{Epoch, Snapshot, SnapshotId, Timestamp};
 
 /// Longest lock: 100 years of 365 days. A mistyped year could not be taken back.
 pub const LOCK_SECS_MAX: i64 = 100 * 365 * 86_400;
 
+/// While it exists, all that a snapshot had can be read, even if it is deleted.
+pub struct KeptEpoch {
+    volume: Arc<Volume>,
+    epoch: Epoch,
+}
+
+impl Drop for KeptEpoch {
+    fn drop(&mut self) {
+        self.volume.meta.unpin(self.epoch);
+    }
+}
+
+impl std::fmt::Debug for KeptEpoch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "KeptEpoch({})", self.epoch)
+    }
+}
+
 impl Volume {
+    /// Keeps what a snapshot with this epoch sees.
+    ///
+    /// # Errors
+    /// `Stale` if nobody keeps it any more.
+    pub fn keep_epoch(self: &Arc<Self>, epoch: Epoch) -> Result<KeptEpoch> {
+        if !self.meta.try_pin(epoch) {
+            return Err(Error::Stale);
+        }
+        Ok(KeptEpoch { volume: Arc::clone(self), epoch })
+    }
+
     /// Takes a snapshot of the whole tree as it is at one instant; durable on return.
     ///
     /// # Errors

@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use stratafs::restore::{Changed, Host, RestoreOptions, RestoreReport, Target, run};
-use stratafs::types::{At, FileKind, Fingerprint, Ino, Snapshot, Timestamp};
+use stratafs::restore::{Host, RestoreOptions, RestoreReport, Target, run};
+use stratafs::types::{At, Changed, FileKind, Fingerprint, Ino, Snapshot, Timestamp};
 use stratafs::volume::{AttrChange, SetTime, XattrMode};
 
 use crate::testkit::{KIB, MIB, TestVolume, random_bytes, read_all, splitmix64};

@@ -202,6 +202,7 @@ fn inode(kind: FileKind, bytes: u64, parent: Ino) -> Inode {
         class: ClassId(0),
         parent,
         home: 0,
+        stamp: 0,
         target: Box::default(),
     }
 }
