@@ -1,10 +1,14 @@
 //! Decoded frames, bounded by their bytes. `lru` lives here.
 //!
+//! A frame brings neighbours with it: they are found by their numbers, without their rows. A
+//! number never changes its bytes, and each chunk is verified before it is given out, so it does
+//! not matter whether a row says by now that the chunk lies elsewhere.
+//!
 //! Readers of one frame wait for the first of them to load it; readers of different frames never
 //! wait for each other's IO.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use lru::LruCache;
@@ -12,22 +16,22 @@ use parking_lot::Mutex;
 
 use super::frame::FrameEntry;
 use crate::error::Result;
-use crate::types::ContainerId;
+use crate::types::{ChunkNo, ContainerId, Fingerprint};
 
 /// Container and offset of a frame.
 pub(super) type FrameKey = (ContainerId, u32);
 
 /// A chunk of a decoded frame.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct FrameChunk {
     pub(super) entry: FrameEntry,
     /// Offset in the decoded frame.
     pub(super) offset: u32,
-    /// Do the bytes have the fingerprint of the directory?
-    pub(super) good: bool,
+    /// Do the bytes have the fingerprint of the directory? Found out when somebody wants them.
+    good: OnceLock<bool>,
 }
 
-/// A decoded frame; every chunk was checked once.
+/// A decoded frame.
 #[derive(Clone, Debug)]
 pub(super) struct Frame {
     pub(super) bytes: Bytes,
@@ -38,16 +42,63 @@ pub(super) struct Frame {
 /// and what the allocator adds. Frames of a few bytes are mostly this.
 const FRAME_BYTES: usize = 320;
 
+/// Memory of a chunk in it: its entry, and its place in a map that may be half empty.
+const CHUNK_BYTES: usize = size_of::<FrameChunk>() + 2 * size_of::<(ChunkNo, (FrameKey, u32))>();
+
 impl Frame {
+    /// The directory's lengths add up to the decoded length.
+    pub(super) fn new(entries: &[FrameEntry], bytes: Bytes) -> Self {
+        let mut offset = 0;
+        let place = |entry: &FrameEntry| {
+            let chunk = FrameChunk { entry: *entry, offset, good: OnceLock::new() };
+            offset += entry.raw_len;
+            chunk
+        };
+        let chunks = entries.iter().map(place).collect();
+        Self { bytes, chunks }
+    }
+
+    /// The bytes of a chunk of this frame, if they have its fingerprint: that is looked at once.
+    pub(super) fn verified(&self, chunk: &FrameChunk) -> Option<Bytes> {
+        let from = chunk.offset as usize;
+        let bytes = self.bytes.slice(from..from + chunk.entry.raw_len as usize);
+        let good = chunk.good.get_or_init(|| Fingerprint::of(&bytes) == chunk.entry.fingerprint);
+        good.then_some(bytes)
+    }
+
     fn cost(&self) -> usize {
-        FRAME_BYTES + self.bytes.len() + self.chunks.len() * size_of::<FrameChunk>()
+        FRAME_BYTES + self.bytes.len() + self.chunks.len() * CHUNK_BYTES
     }
 }
 
 struct Inner {
     frames: LruCache<FrameKey, Arc<Frame>>,
+    /// Frame and place in it of each chunk.
+    places: HashMap<ChunkNo, (FrameKey, u32)>,
     bytes: usize,
     loading: HashMap<FrameKey, Arc<Mutex<()>>>,
+}
+
+impl Inner {
+    fn put(&mut self, key: FrameKey, frame: &Arc<Frame>) {
+        self.bytes += frame.cost();
+        if let Some(old) = self.frames.put(key, Arc::clone(frame)) {
+            self.dropped(key, &old);
+        }
+        for (place, chunk) in (0..).zip(&frame.chunks) {
+            self.places.insert(chunk.entry.chunk, (key, place));
+        }
+    }
+
+    fn dropped(&mut self, key: FrameKey, old: &Frame) {
+        self.bytes -= old.cost();
+        for chunk in &old.chunks {
+            let number = chunk.entry.chunk;
+            if self.places.get(&number).is_some_and(|place| place.0 == key) {
+                self.places.remove(&number);
+            }
+        }
+    }
 }
 
 pub(super) struct FrameCache {
@@ -57,8 +108,19 @@ pub(super) struct FrameCache {
 
 impl FrameCache {
     pub(super) fn new(limit_bytes: usize) -> Self {
-        let inner = Inner { frames: LruCache::unbounded(), bytes: 0, loading: HashMap::new() };
+        let (places, loading) = Default::default();
+        let inner = Inner { frames: LruCache::unbounded(), places, bytes: 0, loading };
         Self { limit_bytes, inner: Mutex::new(inner) }
+    }
+
+    /// The verified bytes of a chunk, if a frame that holds it is here.
+    pub(super) fn find(&self, chunk: ChunkNo) -> Option<Bytes> {
+        let (frame, place) = {
+            let mut inner = self.inner.lock();
+            let (key, place) = *inner.places.get(&chunk)?;
+            (Arc::clone(inner.frames.get(&key)?), place)
+        };
+        frame.verified(frame.chunks.get(place as usize)?)
     }
 
     /// The frame, and whether it was there.
@@ -82,13 +144,10 @@ impl FrameCache {
         let mut inner = self.inner.lock();
         inner.loading.remove(&key);
         let frame = loaded?;
-        inner.bytes += frame.cost();
-        if let Some(old) = inner.frames.put(key, Arc::clone(&frame)) {
-            inner.bytes -= old.cost();
-        }
+        inner.put(key, &frame);
         while inner.bytes > self.limit_bytes {
-            let Some((_, old)) = inner.frames.pop_lru() else { break };
-            inner.bytes -= old.cost();
+            let Some((key, old)) = inner.frames.pop_lru() else { break };
+            inner.dropped(key, &old);
         }
         Ok((frame, false))
     }
@@ -105,7 +164,7 @@ impl FrameCache {
             inner.frames.iter().map(|(key, _)| *key).filter(|key| key.0 == id).collect();
         for key in keys {
             if let Some(old) = inner.frames.pop(&key) {
-                inner.bytes -= old.cost();
+                inner.dropped(key, &old);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 
-use super::cache::{Frame, FrameChunk};
+use super::cache::Frame;
 use super::core::Core;
 use super::frame::{FrameDirectory, FrameEntry};
 use super::pending::Spot;
@@ -14,7 +14,7 @@ use super::{ChunkPlace, Store};
 use crate::checksum::crc32c;
 use crate::codec::{Codec, decode};
 use crate::error::{Error, Result};
-use crate::types::{ChunkNo, ContainerId, Fingerprint, ShardId};
+use crate::types::{ChunkNo, ContainerId, ShardId};
 
 impl Store {
     /// Where a chunk lies, as its row says.
@@ -41,6 +41,10 @@ impl Store {
 
 impl Core {
     pub(super) fn read(&self, chunk: ChunkNo) -> Result<Bytes> {
+        if let Some(bytes) = self.cache.find(chunk) {
+            self.stats.activity.frame_cache_hits.fetch_add(1, Relaxed);
+            return Ok(bytes);
+        }
         let mut spot = self.locate(chunk)?;
         loop {
             let (row, shard) = match &spot {
@@ -85,30 +89,37 @@ impl Core {
 
     fn read_at(&self, chunk: ChunkNo, row: &ChunkRow, shard: ShardId) -> Result<Bytes> {
         let key = (row.container, row.frame_offset);
-        let (frame, hit) = self.cache.get_or_load(key, || {
-            let (frame, _) = self.load(chunk, row, shard)?;
-            Ok(frame)
-        })?;
+        let (frame, hit) = self.cache.get_or_load(key, || self.load(chunk, row, shard))?;
         let activity = &self.stats.activity;
         let counter = if hit { &activity.frame_cache_hits } else { &activity.frames_read };
         counter.fetch_add(1, Relaxed);
-        if !hit {
-            activity.decoded_bytes.fetch_add(row.frame_raw_len.into(), Relaxed);
-            let before = self.last_read.swap(row.container.0, Relaxed);
-            activity.container_changes.fetch_add(u64::from(before != row.container.0), Relaxed);
-        }
         bytes_of(&frame, chunk, row)
             .map_err(|flaw| Error::corrupt(name_of(chunk, row.container, shard), flaw))
     }
 
-    /// Reads and decodes the frame of `chunk` and checks every chunk in it. Also tells whether the
-    /// payload has its checksum: a container without the right key can be checked by that alone.
-    pub(super) fn load(
+    /// As [`Core::load`]. Also tells whether the payload has its checksum: a container without the
+    /// right key can be checked by that alone.
+    pub(super) fn load_checked(
         &self,
         chunk: ChunkNo,
         row: &ChunkRow,
         shard: ShardId,
     ) -> Result<(Frame, bool)> {
+        let (frame, directory, payload) = self.load_parts(chunk, row, shard)?;
+        Ok((frame, crc32c(&payload) == directory.payload_crc))
+    }
+
+    /// Reads and decodes the frame of `chunk`.
+    pub(super) fn load(&self, chunk: ChunkNo, row: &ChunkRow, shard: ShardId) -> Result<Frame> {
+        self.load_parts(chunk, row, shard).map(|(frame, ..)| frame)
+    }
+
+    fn load_parts(
+        &self,
+        chunk: ChunkNo,
+        row: &ChunkRow,
+        shard: ShardId,
+    ) -> Result<(Frame, FrameDirectory, Bytes)> {
         let corrupt = |flaw: String| Error::corrupt(name_of(chunk, row.container, shard), flaw);
         let stored = self.fetch(chunk, row, shard)?;
         let directory = FrameDirectory::parse(&stored).map_err(|flaw| corrupt(flaw.into()))?;
@@ -116,9 +127,8 @@ impl Core {
             return Err(corrupt("its frame has another length than its row says".into()));
         }
         let payload = stored.slice(directory.head_len() as usize..);
-        let intact = crc32c(&payload) == directory.payload_crc;
         let bytes = match directory.codec {
-            Codec::None if payload.len() == directory.raw_len as usize => payload,
+            Codec::None if payload.len() == directory.raw_len as usize => payload.clone(),
             codec => {
                 let raw = decode(codec, &payload, directory.raw_len as usize);
                 Bytes::from(raw.map_err(|error| match error {
@@ -127,7 +137,7 @@ impl Core {
                 })?)
             }
         };
-        Ok((Frame { chunks: check(&directory.entries, &bytes), bytes }, intact))
+        Ok((Frame::new(&directory.entries, bytes), directory, payload))
     }
 
     fn fetch(&self, chunk: ChunkNo, row: &ChunkRow, shard: ShardId) -> Result<Bytes> {
@@ -192,20 +202,6 @@ pub(super) fn name_of(chunk: ChunkNo, container: ContainerId, shard: ShardId) ->
     format!("chunk {chunk} in container {container} on shard {shard}")
 }
 
-fn check(entries: &[FrameEntry], bytes: &[u8]) -> Vec<FrameChunk> {
-    let mut offset = 0;
-    let check = |entry: &FrameEntry| {
-        let end = offset + entry.raw_len;
-        // The directory's lengths add up to the decoded length.
-        let raw = &bytes[offset as usize..end as usize];
-        let good = Fingerprint::of(raw) == entry.fingerprint;
-        let chunk = FrameChunk { entry: *entry, offset, good };
-        offset = end;
-        chunk
-    };
-    entries.iter().map(check).collect()
-}
-
 /// The chunk's bytes in its frame, if row, directory and bytes agree.
 pub(super) fn bytes_of(
     frame: &Arc<Frame>,
@@ -219,9 +215,5 @@ pub(super) fn bytes_of(
     if (number, raw_len, fingerprint) != (chunk, row.raw_len, row.fingerprint) {
         return Err("its frame holds another chunk at that place");
     }
-    if !found.good {
-        return Err("its bytes do not have its fingerprint");
-    }
-    let from = found.offset as usize;
-    Ok(frame.bytes.slice(from..from + raw_len as usize))
+    frame.verified(found).ok_or("its bytes do not have its fingerprint")
 }

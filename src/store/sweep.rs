@@ -98,7 +98,7 @@ impl Store {
         self.core.shard(hint.shard)?;
         let shard = self.core.container(at.container)?.shard;
         let frame = match self.core.load(*first, at, shard) {
-            Ok((frame, _)) => std::sync::Arc::new(frame),
+            Ok(frame) => std::sync::Arc::new(frame),
             Err(error @ Error::Corrupt { .. }) => {
                 chunks.iter().for_each(|(chunk, row)| self.core.note_damage(*chunk, row, &error));
                 return Ok(0);

@@ -604,3 +604,28 @@ fn puts_wait_for_workers_and_do_not_pile_up() {
     store.committed(store.seal().unwrap());
     assert_eq!(store.pending_bytes(), 0);
 }
+
+/// Files of a directory lie behind each other: what one of them brought in serves the others.
+#[test]
+fn a_decoded_frame_serves_its_neighbours_without_their_rows() {
+    let mut t = Bench::new();
+    let raw: Vec<Vec<u8>> = (0..64).map(|n| noise(n, 5000)).collect();
+    let chunks: Vec<ChunkNo> = raw.iter().map(|raw| t.put(raw)).collect();
+    t.commit();
+    let frames = 64_usize.div_ceil(GROUP_BYTES as usize / 5000 + 1);
+    t.kv.chunk_lookups();
+    for _ in 0..2 {
+        for (chunk, raw) in chunks.iter().zip(&raw) {
+            assert_eq!(t.read(*chunk), *raw);
+        }
+    }
+    let activity = t.stats.activity.copy();
+    assert_eq!(activity.frames_read, frames as u64, "each frame once: {activity:?}");
+    assert_eq!(t.kv.chunk_lookups(), frames, "and a row of each");
+
+    // A container that is gone leaves nothing here.
+    let (id, _) = t.store.containers().unwrap()[0];
+    t.store.core.cache.forget(id);
+    assert_eq!(t.read(chunks[1]), raw[1]);
+    assert_eq!(t.kv.chunk_lookups(), 1);
+}

@@ -166,7 +166,7 @@ impl Core {
     fn verify_frame(&self, chunks: &FrameRows, shard: ShardId, report: &mut Report) -> Result<()> {
         let Some((first, place)) = chunks.first() else { return Ok(()) };
         report.frames += 1;
-        let loaded = self.load(*first, place, shard);
+        let loaded = self.load_checked(*first, place, shard);
         let intact = loaded.as_ref().map_or(true, |(_, intact)| *intact);
         let loaded = loaded.map(|(frame, _)| Arc::new(frame));
         let before = report.chunks;

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -30,6 +31,7 @@ type Hook = Box<dyn FnOnce(&MapKv) + Send>;
 #[derive(Default)]
 pub(super) struct MapKv {
     tables: MemoryKv,
+    chunk_lookups: AtomicUsize,
     hook: Mutex<Option<Hook>>,
 }
 
@@ -37,6 +39,11 @@ impl MapKv {
     /// Runs `hook` between the next look at a fingerprint and its answer.
     pub(super) fn on_next_fingerprint(&self, hook: impl FnOnce(&Self) + Send + 'static) {
         *self.hook.lock() = Some(Box::new(hook));
+    }
+
+    /// How often a row of table chunk was asked for since the last call.
+    pub(super) fn chunk_lookups(&self) -> usize {
+        self.chunk_lookups.swap(0, Relaxed)
     }
 
     pub(super) fn rows(&self, table: Table) -> usize {
@@ -47,6 +54,9 @@ impl MapKv {
 impl Kv for MapKv {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let found = self.tables.get(table, key);
+        if table == Table::Chunk {
+            self.chunk_lookups.fetch_add(1, Relaxed);
+        }
         if table == Table::Fingerprint {
             let hook = self.hook.lock().take();
             hook.into_iter().for_each(|hook| hook(self));
