@@ -23,6 +23,7 @@ mod everywhere;
 pub mod fuzz;
 mod home;
 mod key;
+mod known;
 mod layers;
 mod lives;
 mod overlay;
@@ -56,6 +57,7 @@ use crate::error::{Error, Result};
 use crate::kv::{Batch, Changes, EachChange, Kv, Table};
 use crate::types::{ChunkNo, Epoch, Ino};
 
+use known::Known;
 use state::State;
 
 /// Name of the `super` row that holds the current epoch.
@@ -84,7 +86,8 @@ impl Meta {
     /// # Errors
     /// `Corrupt` if the epoch does not read; `Kv`.
     pub fn open_with_damage(kv: Arc<dyn Kv>) -> Result<(Self, Vec<Error>)> {
-        let (state, damaged) = State::load(&*kv)?;
+        let (mut state, damaged) = State::load(&*kv)?;
+        state.known = Some(Known::new());
         Ok((Self { kv, state: RwLock::new(state) }, damaged))
     }
 
@@ -117,6 +120,12 @@ impl Meta {
         (state.open.bytes(), state.frozen.as_ref().map_or(0, |frozen| frozen.bytes()))
     }
 
+    /// Memory of the committed inodes that are kept for the next reader, and the most it can be.
+    pub fn known_bytes(&self) -> (usize, usize) {
+        let state = self.state.read();
+        (state.known.as_ref().map_or(0, Known::bytes), Known::BYTES_MAX)
+    }
+
     /// Ends the open txg: its changes are frozen until [`Meta::committed`].
     ///
     /// # Panics
@@ -145,6 +154,10 @@ impl Meta {
             let done = state.frozen.take();
             if let Some(written) = &done {
                 state.ceilings.raise(written);
+                if let Some(known) = &state.known {
+                    let changed = written.keys(Table::Inode);
+                    known.forget(changed.filter_map(|key| key::read_inode(key).ok()));
+                }
             }
             done
         };

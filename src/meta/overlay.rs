@@ -64,6 +64,11 @@ impl Overlay {
         self.tables[index(table)].last_key_value().map(|(key, _)| &**key)
     }
 
+    /// Keys of the rows of `table` that it changes.
+    pub(super) fn keys(&self, table: Table) -> impl Iterator<Item = &[u8]> {
+        self.tables[index(table)].keys().map(|key| &**key)
+    }
+
     /// Puts and deletes so far.
     pub(super) fn changes(&self) -> u64 {
         self.changes

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::ceilings::Ceilings;
 use super::cursor::Parsed;
+use super::known::Known;
 use super::layers::Layers;
 use super::overlay::Overlay;
 use super::{EPOCH_ROW, damaged, key, record};
@@ -28,6 +29,8 @@ pub(super) struct State {
     /// Shared with the commit that writes it.
     pub(super) frozen: Option<Arc<Overlay>>,
     pub(super) ceilings: Ceilings,
+    /// Inodes of the database, unless this is a copy of an old state.
+    pub(super) known: Option<Known>,
     /// Where records are put together.
     pub(super) scratch: Vec<u8>,
 }
@@ -44,6 +47,7 @@ impl State {
             open: Overlay::default(),
             frozen: None,
             ceilings: Ceilings::load(kv),
+            known: None,
             scratch: Vec::new(),
         };
         let mut damage = Vec::new();
@@ -85,6 +89,13 @@ impl State {
         } else {
             self.open.forget(table, key);
         }
+    }
+
+    /// True if a txg that is not in the database yet changes this row.
+    pub(super) fn changes(&self, table: Table, key: &[u8]) -> bool {
+        std::iter::once(&self.open)
+            .chain(self.frozen.as_deref())
+            .any(|overlay| overlay.get(table, key).is_some())
     }
 
     /// Adds a snapshot, or replaces the one with the same id.

@@ -766,3 +766,65 @@ fn one_extent_is_found_by_its_key() {
     meta.edit().delete_extent(INO, 0).unwrap();
     assert_eq!(all(3).0, [extent(8, 3)], "a hole in front");
 }
+
+/// A kernel asks for an inode again when it lists, opens, reads and has read a file.
+#[test]
+fn a_committed_inode_is_read_from_the_database_once_until_it_changes() {
+    let kv = Arc::new(CountingKv::default());
+    let meta = Meta::open(kv.clone()).unwrap();
+    let set = |size| {
+        let target = Box::default();
+        meta.edit().put_inode(INO, &Inode { target, ..sample_inode(size) }).unwrap();
+    };
+    let size_at = |at| meta.read().inode(at, INO).unwrap().map(|inode| inode.size);
+    set(1);
+    commit(&meta, &*kv);
+    let past = take_snapshot(&meta, 1);
+    kv.gets.store(0, Relaxed);
+    for _ in 0..3 {
+        assert_eq!((size_at(At::Live), size_at(At::Epoch(past))), (Some(1), Some(1)));
+    }
+    assert_eq!(kv.gets.load(Relaxed), 1);
+
+    set(2);
+    let seen = || (size_at(At::Live), size_at(At::Epoch(past)));
+    assert_eq!(seen(), (Some(2), Some(1)), "staged");
+    meta.freeze();
+    assert_eq!(seen(), (Some(2), Some(1)), "frozen");
+    kv.write(meta.frozen_batch()).unwrap();
+    assert_eq!(seen(), (Some(2), Some(1)), "written, and not yet known to be");
+    meta.committed();
+    assert_eq!((seen(), seen()), ((Some(2), Some(1)), (Some(2), Some(1))), "committed");
+
+    meta.edit().delete_inode(INO).unwrap();
+    commit(&meta, &*kv);
+    assert_eq!(seen(), (None, Some(1)), "removed");
+}
+
+/// A read of a few bytes costs one look at the extents, wherever they begin.
+#[test]
+fn few_bytes_take_one_scan_and_a_whole_file_a_lookup() {
+    let kv = Arc::new(CountingKv::default());
+    let meta = Meta::open(kv.clone()).unwrap();
+    let extent = |n: u64| Extent { offset: n * 10, len: 8, chunk: ChunkNo(n), chunk_offset: 0 };
+    for n in 1..=20 {
+        meta.edit().put_extent(INO, &extent(n)).unwrap();
+    }
+    commit(&meta, &*kv);
+    let found = |range: std::ops::Range<u64>, limit| {
+        kv.scans.store(0, Relaxed);
+        let found = meta.read().extents(At::Live, INO, range, limit).unwrap();
+        let offsets: Vec<u64> = found.iter().map(|e| e.offset / 10).collect();
+        (offsets, kv.scans.load(Relaxed))
+    };
+    assert_eq!(found(35..52, 9), (vec![3, 4, 5], 1));
+    assert_eq!(found(40..41, 9), (vec![4], 1));
+    assert_eq!(found(38..50, 9), (vec![4], 1), "between two, up to the edge of the next");
+    assert!(found(0..10, 9).0.is_empty());
+    assert!(found(209..300, 9).0.is_empty());
+    assert_eq!(found(35..200, 3).0, [3, 4, 5], "the first ones, when they are too many");
+    kv.scans.store(0, Relaxed);
+    let first = |offset| meta.read().extent_at(At::Live, INO, offset).unwrap();
+    assert_eq!((first(10), first(0)), (Some(extent(1)), None));
+    assert_eq!(kv.scans.load(Relaxed), 0);
+}

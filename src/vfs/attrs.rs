@@ -209,15 +209,6 @@ fn is_nothing(change: &AttrChange) -> bool {
         && change.xattrs.is_empty()
 }
 
-/// Checks an inode's kind before its data is used.
-pub(super) fn require_regular(kind: FileKind) -> Result<()> {
-    match kind {
-        FileKind::Regular => Ok(()),
-        FileKind::Directory => Err(Error::IsDirectory),
-        _ => Err(Error::invalid("Only regular files have data")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::attrs::{SET_ID_BITS, require_regular};
+use super::attrs::SET_ID_BITS;
 use super::handles::Handle;
 use super::names::{What, live};
 use super::{Caller, Entry, NewMode, Node, SetAttr, Vfs};
@@ -63,8 +63,8 @@ impl Vfs {
             self.writable(node)?;
         }
         let (at, ino) = self.place(node)?;
+        // Says so if it is no regular file.
         let file = self.volume.open_file(at, ino)?;
-        require_regular(file.stat()?.inode.kind)?;
         if how.truncate {
             self.setattr(node, &SetAttr { size: Some(0), ..SetAttr::default() }, caller)?;
         }

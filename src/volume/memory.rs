@@ -83,6 +83,8 @@ impl Volume {
         add("name_hints", self.names.bytes() as u64, NameHints::BOUND as u64, "fixed");
         let snapshots = self.meta.read().snapshot_bytes() as u64;
         add("snapshots", snapshots, SNAPSHOTS_MAX as u64 * SNAPSHOT_BYTES_MAX, "fixed");
+        let (known, known_max) = self.meta.known_bytes();
+        add("known_inodes", known as u64, known_max as u64, "fixed");
         let marks = self.gate.marks_bytes();
         add("gc_marks", marks, self.store.next_ids().chunk.0.div_ceil(8) + 8, "one bit per chunk");
         let cache = limits.block_cache_bytes;

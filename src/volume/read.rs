@@ -1,9 +1,11 @@
 //! Reading: dirty bytes over extents over zeros.
 
+use std::ops::Range;
+
 use super::Volume;
 use super::files::FileNode;
 use crate::error::{Error, Result};
-use crate::types::{At, Ino};
+use crate::types::{At, Extent, Ino};
 
 /// Most extents looked up at a time; a read of 1 MiB in 4 KiB cells needs 257.
 const READ_EXTENTS: usize = 512;
@@ -36,12 +38,25 @@ impl Volume {
         Ok((len > 0).then(|| vec![0; len]))
     }
 
+    /// The extents for a read, as [`crate::meta::View::extents`]. Most files have one extent and
+    /// are read from their beginning.
+    fn extents_for(&self, at: At, ino: Ino, range: Range<u64>) -> Result<Vec<Extent>> {
+        let view = self.meta.read();
+        if range.start == 0 {
+            let first = view.extent_at(at, ino, 0)?;
+            if let Some(only) = first.filter(|first| first.end() >= range.end) {
+                return Ok(vec![only]);
+            }
+        }
+        view.extents(at, ino, range, READ_EXTENTS)
+    }
+
     /// Copies what the extents of `ino` map into `buf`, which stands for the bytes from `offset`.
     pub(super) fn read_extents(&self, at: At, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<()> {
         let end = offset + buf.len() as u64;
         let mut from = offset;
         while from < end {
-            let extents = self.meta.read().extents(at, ino, from..end, READ_EXTENTS)?;
+            let extents = self.extents_for(at, ino, from..end)?;
             let Some(last) = extents.last() else { return Ok(()) };
             from = if extents.len() < READ_EXTENTS { end } else { last.end() };
             for extent in &extents {
