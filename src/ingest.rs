@@ -81,10 +81,10 @@ pub fn ingest(
         }
         let bytes = &data[segment.range.clone()];
         let open_end = more && segment.range.end == data.len();
-        let cuts = cut(target.class.chunking, bytes, offset + segment.range.start as u64, open_end);
         let start = segment.range.start;
         let mut at = start;
-        for len in cuts {
+        // A chunk is cut and stored before the next one is cut: it is in the processor's cache.
+        for len in cut(target.class.chunking, bytes, offset + start as u64, open_end) {
             let raw = data.slice(at..at + len);
             let raw = if target.copy { Bytes::copy_from_slice(&raw) } else { raw };
             let put = store.put(raw, hint)?;
@@ -164,41 +164,35 @@ fn segments(data: &[u8], offset: u64, more: bool) -> Vec<Segment> {
     out
 }
 
-/// Lengths of the chunks of one segment. With `more`, the last cut is one that would also be made
-/// if the segment went on.
-fn cut(chunking: Chunking, data: &[u8], offset: u64, more: bool) -> Vec<usize> {
-    match chunking {
-        Chunking::Fixed { bytes } => cut_fixed(u64::from(bytes), data.len(), offset, more),
-        Chunking::Cdc { min, avg, max } => {
-            let (min, avg, max) = (min as usize, avg as usize, max as usize);
-            let gear = Gear::new(min, avg, max);
-            let mut lens = Vec::with_capacity(data.len() / avg + 1);
-            let mut left = data;
-            while !left.is_empty() && (!more || left.len() >= max) {
-                let (chunk, rest) = left.split_at(gear.first_cut(left));
-                lens.push(chunk.len());
-                left = rest;
+/// Lengths of the chunks of one segment, found one by one. With `more`, the last cut is one that
+/// would also be made if the segment went on.
+fn cut(
+    chunking: Chunking,
+    data: &[u8],
+    offset: u64,
+    more: bool,
+) -> impl Iterator<Item = usize> + '_ {
+    let mut left = data;
+    std::iter::from_fn(move || {
+        let at = offset + (data.len() - left.len()) as u64;
+        let len = match chunking {
+            Chunking::Fixed { bytes } => cell_at(u64::from(bytes), at, left.len(), more)?,
+            Chunking::Cdc { max, .. } if more && left.len() < max as usize => return None,
+            Chunking::Cdc { .. } if left.is_empty() => return None,
+            Chunking::Cdc { min, avg, max } => {
+                Gear::new(min as usize, avg as usize, max as usize).first_cut(left)
             }
-            lens
-        }
-    }
+        };
+        left = &left[len..];
+        Some(len)
+    })
 }
 
-/// Cells of a grid over the file, so that an overwrite in place touches only its own cells.
-fn cut_fixed(cell: u64, len: usize, offset: u64, more: bool) -> Vec<usize> {
-    let mut lens = Vec::new();
-    let mut at = offset;
-    let end = offset + len as u64;
-    while at < end {
-        let cell_end = (at / cell + 1) * cell;
-        if cell_end > end && more {
-            break;
-        }
-        let next = cell_end.min(end);
-        lens.push(usize::try_from(next - at).expect("a cell is at most one largest chunk"));
-        at = next;
-    }
-    lens
+/// What is left of `len` bytes at `offset` in the cell of a grid over the file, so that an
+/// overwrite in place touches only its own cells. With `more`, a cell that is cut short is none.
+fn cell_at(cell: u64, offset: u64, len: usize, more: bool) -> Option<usize> {
+    let whole = usize::try_from(cell - offset % cell).expect("a cell is at most one largest chunk");
+    if len == 0 || (more && len < whole) { None } else { Some(whole.min(len)) }
 }
 
 #[cfg(test)]
@@ -223,8 +217,8 @@ mod tests {
     #[test]
     fn a_stream_is_cut_like_a_whole() {
         let data = noise(1_000_000, 3);
-        let whole = cut(CDC, &data, 0, false);
-        let mut split = cut(CDC, &data[..500_000], 0, true);
+        let whole: Vec<_> = cut(CDC, &data, 0, false).collect();
+        let mut split: Vec<_> = cut(CDC, &data[..500_000], 0, true).collect();
         let rest: usize = split.iter().sum();
         split.extend(cut(CDC, &data[rest..], rest as u64, false));
         assert_eq!(split, whole);
@@ -233,15 +227,18 @@ mod tests {
 
     #[test]
     fn fixed_cells_follow_the_file_offset() {
-        assert_eq!(cut_fixed(4096, 10_000, 1000, false), [3096, 4096, 2808]);
-        assert_eq!(cut_fixed(4096, 10_000, 1000, true), [3096, 4096]);
-        assert_eq!(cut_fixed(4096, 8192, 0, true), [4096, 4096]);
+        let cells = |len, offset, more| {
+            cut(Chunking::Fixed { bytes: 4096 }, &noise(len, 1), offset, more).collect::<Vec<_>>()
+        };
+        assert_eq!(cells(10_000, 1000, false), [3096, 4096, 2808]);
+        assert_eq!(cells(10_000, 1000, true), [3096, 4096]);
+        assert_eq!(cells(8192, 0, true), [4096, 4096]);
     }
 
     /// Cut points are part of what makes volumes dedup against their own past.
     #[test]
     fn cut_points_are_golden() {
-        let lens = cut(CDC, &noise(200_000, 42), 0, false);
+        let lens: Vec<_> = cut(CDC, &noise(200_000, 42), 0, false).collect();
         assert_eq!(lens, GOLDEN_LENS);
     }
     const GOLDEN_LENS: [usize; 11] =

@@ -97,15 +97,15 @@ pub struct StoreOptions {
 }
 
 impl StoreOptions {
-    /// 64 MiB of cache, 16 MiB of queue, a worker for every core but one, at most 8: beyond that
-    /// one disk is the limit.
+    /// 64 MiB of cache, 16 MiB of queue, a worker for every core, at most 8: beyond that one disk
+    /// is the limit. Two with one core too: while one waits for the disk the other compresses.
     #[must_use]
     pub fn new(volume: VolumeId) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             cache_bytes: 64 << 20,
             queue_bytes: 16 << 20,
-            workers: cores.saturating_sub(1).clamp(1, 8),
+            workers: cores.clamp(2, 8),
             volume,
             read_only: false,
             container_bytes: CONTAINER_BYTES,
