@@ -191,6 +191,20 @@ def changing(target, data, sets, clock):
             target.gc()
 
 
+def native(target, data, sets, clock):
+    """Past the mount: into a volume of its own, and out again."""
+    target.stop()
+    target.start()
+    for generation, step in ((0, "whole first"), (1, "whole next")):
+        with clock.step(step, target):
+            target.take_in([data / name for name in sets], generation)
+    target.snapshot("g")
+    cold(target)
+    with clock.step("whole restored", target):
+        target.take_out(target.settings.ram / "back")
+    shutil.rmtree(target.settings.ram / "back")
+
+
 def filesystem_round(target, data, sets, clock):
     writing(target, data, sets, clock)
     reading(target, sets, clock)
@@ -198,6 +212,8 @@ def filesystem_round(target, data, sets, clock):
     if target.pid:
         cpu, peak = status_of(target.pid)
         clock.note("daemon peak MiB", target.name, peak)
+    if hasattr(target, "take_in"):
+        native(target, data, sets, clock)
 
 
 def tool_round(target, data, sets, clock):

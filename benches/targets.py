@@ -139,6 +139,14 @@ class Strata(Target):
     def gc(self):
         self.program("gc", self.at)
 
+    def take_in(self, sources, generation):
+        """The generation of each source becomes what the volume has under the source's name."""
+        for source in sources:
+            self.program("import", "--delete", f"{source}/{generation}/", self.at / source.name)
+
+    def take_out(self, to):
+        self.program("export", "--volume", self.at, "g:", to)
+
     def stop(self):
         if os.path.ismount(self.at):
             self.program("umount", self.at, check=False)
