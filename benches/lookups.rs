@@ -94,6 +94,7 @@ fn main() {
             let root = volume.resolve(At::Live, b"").expect("the root").ino;
             let top = make(&volume, root, "big", FileKind::Directory);
             volume.shutdown().expect("it closes");
+            drop(volume);
             if chunks > 0 {
                 synthetic::fill(dir, synthetic::Scale::new(chunks), top);
             }

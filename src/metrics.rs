@@ -226,6 +226,15 @@ pub const METRICS: &[Metric] = &[
     counter("stratafs_frames_read_total", "frames", "read from shards and decoded", |f| {
         one(f.stats.activity.frames_read)
     }),
+    counter("stratafs_decoded_bytes_total", "bytes", "raw bytes of the frames read", |f| {
+        one(f.stats.activity.decoded_bytes)
+    }),
+    counter(
+        "stratafs_container_changes_total",
+        "frames",
+        "of the frames read: in another container than the one before",
+        |f| one(f.stats.activity.container_changes),
+    ),
     counter("stratafs_frame_cache_hits_total", "frames", "found in the cache", |f| {
         one(f.stats.activity.frame_cache_hits)
     }),

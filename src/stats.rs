@@ -94,6 +94,10 @@ counters! {
         commits,
         /// Frames read from shards and decoded.
         frames_read,
+        /// Raw bytes of these.
+        decoded_bytes,
+        /// Of these: frames in another container than the one read before.
+        container_changes,
         /// Frames found in the cache.
         frame_cache_hits,
         /// Fingerprints looked up in the database; those of unknown data are mostly answered by

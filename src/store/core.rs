@@ -34,6 +34,8 @@ pub(super) struct Core {
     pub(super) queue: Queue,
     pub(super) cache: FrameCache,
     pub(super) next_container: AtomicU64,
+    /// Where a frame was read last, by anybody.
+    pub(super) last_read: AtomicU64,
     pub(super) faults: Faults,
     /// True between a seal and its `committed`.
     pub(super) sealing: Mutex<bool>,
@@ -66,6 +68,7 @@ impl Core {
             queue: Queue::new(options.queue_bytes),
             cache: FrameCache::new(options.cache_bytes),
             next_container: AtomicU64::new(next.container.0),
+            last_read: AtomicU64::new(u64::MAX),
             sealing: Mutex::new(false),
             strays: Mutex::default(),
             has_damage: AtomicBool::new(true),

@@ -93,6 +93,11 @@ impl Core {
         let activity = &self.stats.activity;
         let counter = if hit { &activity.frame_cache_hits } else { &activity.frames_read };
         counter.fetch_add(1, Relaxed);
+        if !hit {
+            activity.decoded_bytes.fetch_add(row.frame_raw_len.into(), Relaxed);
+            let before = self.last_read.swap(row.container.0, Relaxed);
+            activity.container_changes.fetch_add(u64::from(before != row.container.0), Relaxed);
+        }
         bytes_of(&frame, chunk, row)
             .map_err(|flaw| Error::corrupt(name_of(chunk, row.container, shard), flaw))
     }

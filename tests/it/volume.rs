@@ -1,5 +1,6 @@
 //! Sentences of the design, held by counters: no test here looks at a clock.
 
+mod ages;
 mod away;
 mod bytes;
 mod classes;
