@@ -133,7 +133,9 @@ impl Meta {
     pub fn freeze(&self) {
         let mut state = self.state.write();
         assert!(state.frozen.is_none(), "one txg commits at a time");
-        state.frozen = Some(Arc::new(std::mem::take(&mut state.open)));
+        let frozen = std::mem::take(&mut state.open);
+        state.changes_before += frozen.changes();
+        state.frozen = Some(Arc::new(frozen));
     }
 
     /// The frozen changes, to be written. Readers go on seeing them as changes, and nobody waits

@@ -27,6 +27,7 @@ mod damage;
 mod diff;
 mod dirty;
 mod drain;
+mod ends;
 mod extent;
 mod files;
 #[doc(hidden)]
@@ -130,6 +131,7 @@ pub struct Volume {
     gate: Gate,
     files: FileTable,
     names: NameHints,
+    ends: ends::Ends,
     shards: RwLock<Vec<shards::ShardState>>,
     last_look: shards::LastLook,
     /// What is still to be removed: tails of files, and inodes without names.

@@ -26,6 +26,8 @@ pub(super) struct State {
     /// Epochs of snapshots and pins, with how many of both need them.
     protected: BTreeMap<Epoch, usize>,
     pub(super) open: Overlay,
+    /// Changes of the txgs that were frozen so far.
+    pub(super) changes_before: u64,
     /// Shared with the commit that writes it.
     pub(super) frozen: Option<Arc<Overlay>>,
     pub(super) ceilings: Ceilings,
@@ -45,6 +47,7 @@ impl State {
             snapshot_bytes: 0,
             protected: BTreeMap::new(),
             open: Overlay::default(),
+            changes_before: 0,
             frozen: None,
             ceilings: Ceilings::load(kv),
             known: None,

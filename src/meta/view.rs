@@ -279,6 +279,12 @@ impl<'a> View<'a> {
         })
     }
 
+    /// How many changes there were since the metadata was opened. What was read holds as long as
+    /// it stays the same.
+    pub fn changes(&self) -> u64 {
+        self.state.changes_before + self.state.open.changes()
+    }
+
     /// The current epoch: that of everything that is changed now.
     pub fn epoch(&self) -> Epoch {
         self.state.epoch

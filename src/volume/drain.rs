@@ -16,6 +16,7 @@ use log::{error, warn};
 
 use super::Volume;
 use super::files::{FileNode, FileState};
+use super::write::Staged;
 use crate::classify::{Chunking, ClassSpec};
 use crate::env::Point;
 use crate::error::{Error, Result};
@@ -183,7 +184,8 @@ impl Volume {
     ) -> Result<()> {
         self.env.hit(Point::DrainStage)?;
         let range = start..start + done.rest as u64;
-        self.stage_extents(ino, &range, &extents_of(done, start), Some(spec.id))
+        let staged = Staged { class: Some(spec.id), end: None };
+        self.stage_extents(ino, &range, &extents_of(done, start), staged)
     }
 
     /// Takes the dirty range at `start` out of the buffer, widened to chunk edges.

@@ -208,6 +208,9 @@ impl FileTable {
 
     /// Dirty bytes of `ino`.
     pub(super) fn dirty_bytes_of(&self, ino: Ino) -> usize {
+        if self.dirty_bytes() == 0 {
+            return 0;
+        }
         self.get(ino).map_or(0, |node| node.dirty_bytes.load(Relaxed))
     }
 

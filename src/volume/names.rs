@@ -68,8 +68,8 @@ impl Volume {
 
     pub(super) fn stat_of(&self, at: At, ino: Ino, inode: Inode) -> Stat {
         let buffered = match at {
-            At::Live => self.files.dirty_bytes_of(ino) as u64,
-            At::Epoch(_) => 0,
+            At::Live if inode.kind == FileKind::Regular => self.files.dirty_bytes_of(ino) as u64,
+            _ => 0,
         };
         Stat { ino, allocated_bytes: inode.mapped + buffered, inode }
     }
@@ -106,6 +106,9 @@ impl Volume {
     /// `NotFound`, `NotDirectory`; `Corrupt`, `Kv` for damage.
     pub fn list(&self, at: At, dir: Ino, after: Cookie, limit: usize) -> Result<Vec<Listed>> {
         let view = self.meta.read();
+        if self.ends.is_end(at, dir, after, view.changes()) {
+            return Ok(Vec::new());
+        }
         let inode = view.inode(at, dir)?.ok_or_else(|| Error::not_found("directory"))?;
         if inode.kind != FileKind::Directory {
             return Err(Error::NotDirectory);
@@ -113,6 +116,10 @@ impl Volume {
         let (rows, damage) = view.readable_dirents(at, dir, after, limit);
         if damage.is_some() {
             self.damaged_dirs.lock().insert((at, dir));
+            self.ends.forget(dir);
+        } else if rows.len() < limit && !self.damaged_dirs.lock().contains(&(at, dir)) {
+            let last = rows.last().map_or(after, |(cookie, ..)| *cookie);
+            self.ends.note(at, dir, last, view.changes());
         }
         if rows.is_empty() && self.damaged_dirs.lock().contains(&(at, dir)) {
             // What was met may have been replaced since; only damage that is there counts.

@@ -168,7 +168,6 @@ impl Volume {
         env.hit(Point::OpenShards)?;
         let (meta, counters) =
             load_state(&kv, (&dir, superblock.id), options.read_only, &mut damage)?;
-        meta.none_from(Ino(counters.next_ino));
         let held = Held::new(&config.limits);
         let mut shards = open_shards(&dir, superblock.id, &meta, &*storage, env)?;
         check_names(&config, &shards)?;
@@ -199,6 +198,7 @@ impl Volume {
             gate: super::Gate::new(),
             files: super::FileTable::default(),
             names: super::NameHints::default(),
+            ends: super::ends::Ends::default(),
             shards: RwLock::new(shards),
             last_look: LastLook::default(),
             held,
@@ -367,6 +367,7 @@ fn load_state(
 ) -> Result<(Meta, Counters)> {
     let meta = open_meta(kv, dir, read_only, met)?;
     let counters = Counters::load(&**kv)?;
+    meta.none_from(Ino(counters.next_ino));
     let witnessed = witness::read(dir, volume);
     if let Some(lost) = witness::lost_commits(dir, counters.txg, witnessed) {
         tolerate(lost, read_only, met)?;

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::drain::Drain;
 use super::extent::{clip, mapped};
 use super::files::FileState;
-use super::write::end_of;
+use super::write::{Staged, end_of};
 use super::{OpenFile, Seek, Volume};
 use crate::env::Point;
 use crate::error::{Error, Result};
@@ -244,10 +244,10 @@ impl Volume {
             self.bounds.reap_piece_extents + 1,
         )?;
         let Some(next) = some.get(self.bounds.reap_piece_extents) else {
-            self.stage_extents(ino, range, &[], None)?;
+            self.stage_extents(ino, range, &[], Staged::default())?;
             return Ok(true);
         };
-        self.stage_extents(ino, &(range.start..next.offset), &[], None)?;
+        self.stage_extents(ino, &(range.start..next.offset), &[], Staged::default())?;
         Ok(false)
     }
 }
@@ -371,7 +371,11 @@ impl OpenFile {
         }
         // What lies in the target now goes in the same change.
         let target = offset..offset + (copied.end - copied.start);
-        let old = view.extents(At::Live, self.ino(), target, COPY_EXTENTS + 1)?;
+        let mine = view.inode(At::Live, self.ino())?.ok_or(Error::Stale)?;
+        let old = match mine.mapped {
+            0 => Vec::new(),
+            _ => view.extents(At::Live, self.ino(), target, COPY_EXTENTS + 1)?,
+        };
         if let Some(next) = old.get(COPY_EXTENTS) {
             copied.end = copied.start + (next.offset - offset);
         }
@@ -381,8 +385,9 @@ impl OpenFile {
             extent.offset = extent.offset - source_offset + offset;
         }
         let len = copied.end - copied.start;
-        volume.note_written(self.ino(), offset + len)?;
-        volume.stage_extents(self.ino(), &(offset..offset + len), &extents, Some(whole.class))?;
+        let end = offset + len;
+        let staged = Staged { class: Some(whole.class), end: Some(end) };
+        volume.stage_extents(self.ino(), &(offset..end), &extents, staged)?;
         Ok(len)
     }
 }

@@ -17,12 +17,21 @@ use super::files::{Coming, FileNode, FileState};
 use crate::classify::Facts;
 use crate::error::{Error, Result};
 use crate::limits::{FILE_BYTES_MAX, MAGIC_BYTES};
-use crate::types::{At, ClassId, Extent, Ino};
+use crate::types::{At, ClassId, Extent, Ino, Inode, Timestamp};
 
 /// A stream is drained when it has gathered this much, or four largest chunks.
 const STREAM_BYTES_MIN: usize = 1024 * 1024;
 /// So many times as much may wait while the stream is cut beside its writer.
 const STREAM_BACKLOG: usize = 4;
+
+/// What changes with the extents of a file.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Staged {
+    /// The class, if it is another one now.
+    pub(super) class: Option<ClassId>,
+    /// A write ended here: size and times.
+    pub(super) end: Option<u64>,
+}
 
 impl Volume {
     /// Buffers `data` at `offset` of an open file.
@@ -57,9 +66,7 @@ impl Volume {
         let now = self.env.now();
         let mut edit = self.meta.edit();
         let mut inode = edit.view().inode(At::Live, ino)?.ok_or(Error::Stale)?;
-        inode.size = inode.size.max(end);
-        inode.mtime = now;
-        inode.ctime = now;
+        wrote(&mut inode, end, now);
         edit.put_inode(ino, &inode)
     }
 
@@ -107,13 +114,13 @@ impl Volume {
         STREAM_BYTES_MIN.max(4 * largest).min(file_max)
     }
 
-    /// Replaces the extents of `range` by `new`, with the bytes they map and the class.
+    /// Replaces the extents of `range` by `new`, with the bytes they map.
     pub(super) fn stage_extents(
         &self,
         ino: Ino,
         range: &Range<u64>,
         new: &[Extent],
-        class: Option<ClassId>,
+        staged: Staged,
     ) -> Result<()> {
         self.gate.mark(new.iter().map(|extent| extent.chunk));
         self.stage(|edit| {
@@ -138,7 +145,10 @@ impl Volume {
             self.garbage.note_dropped(dropped);
             let (before, after) = (mapped(&old), mapped(&kept));
             inode.mapped = inode.mapped + after - before;
-            inode.class = class.unwrap_or(inode.class);
+            inode.class = staged.class.unwrap_or(inode.class);
+            if let Some(end) = staged.end {
+                wrote(&mut inode, end, self.env.now());
+            }
             edit.put_inode(ino, &inode)?;
             self.live_bytes.replace(before, after);
             Ok(())
@@ -151,7 +161,7 @@ impl Volume {
         &self,
         ino: Ino,
         state: &mut FileState,
-        inode: &crate::types::Inode,
+        inode: &Inode,
         start: u64,
     ) -> Result<ClassId> {
         if let Some(class) = state.class {
@@ -170,7 +180,7 @@ impl Volume {
         Ok(class)
     }
 
-    fn classify(&self, ino: Ino, inode: &crate::types::Inode, head: &[u8]) -> Result<ClassId> {
+    fn classify(&self, ino: Ino, inode: &Inode, head: &[u8]) -> Result<ClassId> {
         let hint = self.names.get(ino);
         let (parent, name) = match &hint {
             Some((parent, name)) => (Some(*parent), &name[..]),
@@ -190,6 +200,13 @@ impl Volume {
         };
         Ok(self.classifier.classify(&facts).class)
     }
+}
+
+/// Size and times after a write that ended at `end`.
+fn wrote(inode: &mut Inode, end: u64, now: Timestamp) {
+    inode.size = inode.size.max(end);
+    inode.mtime = now;
+    inode.ctime = now;
 }
 
 /// End of a write of `len` bytes at `offset`.

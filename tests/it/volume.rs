@@ -10,6 +10,7 @@ mod gc;
 mod gc_races;
 mod gc_runs;
 mod instants;
+mod listing;
 mod memory;
 mod opening;
 mod removal;
