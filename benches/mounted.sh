@@ -55,7 +55,7 @@ cleanup() {
 check_setup() {
     [ "$(id -u)" = 0 ] || die 'must be root: it mounts and drops caches'
     local tool
-    for tool in rsync perl dd find du awk mountpoint timeout; do
+    for tool in rsync perl dd find du awk mountpoint setsid timeout; do
         command -v "$tool" >/dev/null || die "needs $tool"
     done
     if wants strata && [ ! -x "$stratafs" ]; then
@@ -169,7 +169,8 @@ open_target() {
     floor)
         mounted=$run/mnt place=$run/mnt
         mkdir "$mounted"
-        "$nullfs" "$mounted" 2>"$run/nullfs.log" &
+        # In a session of its own, as a daemon is: the scheduler treats sessions as groups.
+        setsid "$nullfs" "$mounted" 2>"$run/nullfs.log" &
         daemon=$!
         local tries=0
         until mountpoint -q "$mounted"; do

@@ -159,7 +159,9 @@ class Floor(Target):
 
     def start(self):
         super().start()
-        self.process = subprocess.Popen([self.settings.nullfs, self.at])
+        # In a session of its own, as a daemon is: the scheduler treats sessions as groups.
+        command = [self.settings.nullfs, self.at]
+        self.process = subprocess.Popen(command, start_new_session=True)
         self.pid = self.process.pid
         self.wait_mounted()
 

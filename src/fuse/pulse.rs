@@ -6,12 +6,18 @@
 //! `/dev/fuse` is made non-blocking, and fuser's loop tries again at once. When nothing came for
 //! [`LINGER`], it sleeps again.
 //!
+//! A loop and its caller take turns, and on a busy machine each of them waits until somebody else
+//! has had all of his: milliseconds for requests of microseconds, and worst where caller and loops
+//! are in different sessions, which the kernel schedules as groups. So loops ask for [short
+//! turns](take_short_turns) when they serve their first request.
+//!
 //! Guarantees: nothing polls longer than [`LINGER`] and one [`LOOK`] after the last request; no
 //! thread wakes up while no request comes; with one processor nothing polls. Relies on: fuser's
 //! loop, which answers `EAGAIN` with another try; the other loops' descriptors, which are clones
 //! and keep sleeping, so a request that takes long in the polling loop holds up nobody. Does not:
 //! look at requests.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -21,7 +27,7 @@ use std::time::{Duration, Instant};
 use log::debug;
 use parking_lot::{Condvar, Mutex};
 
-use crate::sys::process::set_nonblocking;
+use crate::sys::process::{set_nonblocking, take_short_turns};
 
 /// Requests closer than this follow each other.
 const CLOSE: Duration = Duration::from_micros(500);
@@ -31,6 +37,14 @@ const STREAK: u32 = 16;
 const LINGER: Duration = Duration::from_millis(2);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(1);
+
+/// The shortest turns a kernel gives.
+const TURN_NANOS: u64 = 100_000;
+
+thread_local! {
+    /// This loop asked for them.
+    static SHORT_TURNS: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Counts requests, and decides between polling and sleeping.
 #[derive(Debug)]
@@ -69,8 +83,13 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// A request came. Costs a look at the clock.
+    /// A request came, in one of the loops. Costs a look at the clock.
     pub fn beat(&self) {
+        if !SHORT_TURNS.replace(true)
+            && let Err(e) = take_short_turns(TURN_NANOS)
+        {
+            debug!("Request loop takes turns as others do cause={e}");
+        }
         let now = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let gap = now.saturating_sub(self.last.swap(now, Relaxed));
         if self.polling.load(Relaxed) {

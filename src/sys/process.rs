@@ -90,6 +90,32 @@ pub fn is_nonblocking(file: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(flags & libc::O_NONBLOCK != 0)
 }
 
+/// Asks for turns of `nanos` on a processor, for this thread: it wakes before others have used up
+/// theirs, and takes no larger share. Kernels before 6.12 give everybody the same turns. Threads
+/// that are not scheduled as usual stay as they are.
+///
+/// # Errors
+/// What the kernel said; nothing changed then.
+pub fn take_short_turns(nanos: u64) -> io::Result<()> {
+    let mut attr = MaybeUninit::<libc::sched_attr>::zeroed();
+    let size = libc::c_uint::try_from(size_of::<libc::sched_attr>()).unwrap_or(0);
+    // SAFETY: the kernel writes at most `size` bytes, and zeros are a valid value of the rest.
+    let mut attr = unsafe {
+        let failed = libc::syscall(libc::SYS_sched_getattr, 0, attr.as_mut_ptr(), size, 0);
+        if failed != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        attr.assume_init()
+    };
+    if attr.sched_policy != libc::SCHED_OTHER.cast_unsigned() {
+        return Ok(());
+    }
+    attr.sched_runtime = nanos;
+    // SAFETY: the kernel reads as many bytes as the value says that it has.
+    let failed = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Makes the process the leader of a session of its own, without a terminal.
 ///
 /// # Errors
@@ -240,6 +266,18 @@ mod tests {
         let me = Peer { uid: crate::sys::mount::effective_ids().0, pid: std::process::id() };
         assert_eq!(peer(&one).unwrap(), me);
         assert!(is_running(me.pid) && !is_running(u32::MAX));
+    }
+
+    #[test]
+    fn short_turns_leave_the_share_alone() {
+        let nice = || {
+            // SAFETY: no memory is involved; 0 is this thread.
+            unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+        };
+        let before = nice();
+        // A sandbox may refuse it; then nothing changes.
+        let _ = take_short_turns(100_000);
+        assert_eq!(nice(), before);
     }
 
     #[test]
