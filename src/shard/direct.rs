@@ -31,6 +31,9 @@ use crate::types::ContainerId;
 pub(super) const BLOCK: usize = 4096;
 /// Bytes per write: larger ones gained nothing.
 pub(super) const PIECE: usize = 1024 * 1024;
+/// Least that is reserved at a time, and most that a sync leaves reserved: a container that is
+/// seldom appended to costs no more than this, and is neither reserved nor cut with every commit.
+const RESERVE_MIN: u64 = 128 * 1024;
 
 /// Bytes of one container that are not in its file yet.
 #[derive(Debug)]
@@ -99,6 +102,8 @@ pub(super) struct DirectAppender {
     tail: Arc<Mutex<Tail>>,
     /// File offset up to which blocks are reserved.
     reserved: u64,
+    /// Length at the last sync.
+    synced: u64,
     /// A write or a sync failed: what is on the disk is unknown.
     broken: Option<Error>,
 }
@@ -116,10 +121,11 @@ impl DirectAppender {
             whole.read_exact_at(&mut tail.buffer()[..torn], start).ok()?;
             tail.filled = BLOCK;
         }
-        disk::reserve(&file, start, PIECE as u64).ok()?;
+        disk::reserve(&file, start, RESERVE_MIN).ok()?;
         let tail = Arc::new(Mutex::new(tail));
         site.tails.lock().insert(site.id, Arc::clone(&tail));
-        Some(Self { file, site, tail, reserved: start + PIECE as u64, broken: None })
+        let reserved = start + RESERVE_MIN;
+        Some(Self { file, site, tail, reserved, synced: start, broken: None })
     }
 
     fn check(&self) -> Result<()> {
@@ -132,10 +138,12 @@ impl DirectAppender {
         error
     }
 
-    /// Reserves blocks up to `end`, so that writing what is taken cannot meet a full disk.
+    /// Reserves blocks up to `end`, so that writing what is taken cannot meet a full disk: as much
+    /// as came since the last sync, up to a whole piece at a time.
     fn reserve(&mut self, end: u64) -> Result<()> {
         while self.reserved < end {
-            let piece = PIECE as u64;
+            let since = self.reserved.saturating_sub(self.synced);
+            let piece = since.next_power_of_two().clamp(RESERVE_MIN, PIECE as u64);
             disk::reserve(&self.file, self.reserved, piece).map_err(|e| {
                 if disk::is_full(&e) {
                     Error::NoSpace { place: self.site.place.clone() }
@@ -177,8 +185,20 @@ impl DirectAppender {
             flush(&self.file, &mut tail)?;
         }
         tail.buffer = None;
+        self.synced = tail.start;
         drop(tail);
+        if self.reserved > self.synced + RESERVE_MIN {
+            self.give_back(self.synced);
+        }
         self.file.sync_data()
+    }
+
+    /// Frees the blocks reserved behind the end of the file, which is at `end`.
+    fn give_back(&mut self, end: u64) {
+        // A file system that cannot keeps them until the container is sealed.
+        if self.file.set_len(end).is_ok() {
+            self.reserved = end;
+        }
     }
 
     fn sync_dirs(&mut self) -> Result<()> {
@@ -270,6 +290,10 @@ impl Appender for DirectAppender {
 
 impl Drop for DirectAppender {
     fn drop(&mut self) {
+        let end = Some(self.tail.lock()).filter(|tail| tail.filled == 0).map(|tail| tail.start);
+        if let Some(end) = end.filter(|end| self.broken.is_none() && self.reserved > *end) {
+            self.give_back(end);
+        }
         let mut tails = self.site.tails.lock();
         if tails.get(&self.site.id).is_some_and(|tail| Arc::ptr_eq(tail, &self.tail)) {
             tails.remove(&self.site.id);

@@ -290,3 +290,31 @@ fn create_refuses_what_is_not_empty_but_takes_its_own_leftovers() {
     };
     assert!(what.contains("not empty") && what.contains("letter"), "{what}");
 }
+
+/// Blocks reserved for what is to come are given back when nothing comes.
+#[test]
+fn a_synced_container_takes_little_more_room_than_its_bytes() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let shard = local(&dir.path().join("shard"));
+    let file = dir.path().join("shard/containers/bc/0000123456789abc.sfc");
+    let room = || fs::metadata(&file).unwrap().blocks() * 512;
+    let mut appender = shard.create(ID).unwrap();
+    for kib in [3_000, 5, 200, 1_500] {
+        appender.append(&[&vec![1; kib * 1024]]).unwrap();
+        appender.sync().unwrap();
+        let spare = room() - appender.len();
+        assert!(spare <= 128 * 1024, "{spare} bytes are reserved behind {kib} KiB more");
+    }
+    appender.append(&[b"more"]).unwrap();
+    appender.sync().unwrap();
+    let (len, before) = (appender.len(), content(&shard, ID));
+    drop(appender);
+    // A block may hold the file's extents.
+    assert!(room() <= len + 4096 && fs::metadata(&file).unwrap().len() == len);
+    // It is appended to again as if nothing had been.
+    let mut appender = shard.reopen(ID, len).unwrap();
+    appender.append(&[&[2; 300_000]]).unwrap();
+    appender.seal().unwrap();
+    assert_eq!(content(&shard, ID), [before, vec![2; 300_000]].concat());
+}
