@@ -23,7 +23,6 @@ use std::time::{Duration, Instant};
 use stratafs::codec::{CodecChoice, encode};
 use stratafs::config::Chunking;
 use stratafs::ingest::cuts;
-use stratafs::limits::GROUP_BYTES;
 use stratafs::types::Fingerprint;
 
 use random::Random;
@@ -34,6 +33,7 @@ const PAGE: usize = 4096;
 /// Pages overwritten before an fsync.
 const OVERWRITES: usize = 2000;
 /// As class `other` cuts.
+const GROUP_BYTES: usize = 128 * 1024;
 const CUT: Chunking = Chunking::cdc(64 * 1024);
 
 /// Until the calls return, and until they are durable.
@@ -110,7 +110,7 @@ fn pipeline(data: &[u8]) -> Duration {
         for chunk in chunks {
             std::hint::black_box(Fingerprint::of(&rest[chunk.clone()]));
             group = group.start.min(chunk.start)..chunk.end;
-            if group.len() >= GROUP_BYTES as usize {
+            if group.len() >= GROUP_BYTES {
                 std::hint::black_box(encode(CodecChoice::Zstd { level: 1 }, &rest[group.clone()]));
                 group = group.end..group.end;
             }

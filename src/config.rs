@@ -21,8 +21,8 @@ mod size;
 mod tests;
 
 pub use classes::{
-    ADDED_IDS, ARCHIVE, BINARY, Chunking, ClassSpec, CodecSetting, DATABASE, DEFAULT_SHARD, IMAGE,
-    LOG, MAIL, MEDIA, OFFICE, OTHER, SOURCE,
+    ADDED_IDS, ARCHIVE, BINARY, Chunking, ClassSpec, CodecSetting, Cuts, DATABASE, DEFAULT_SHARD,
+    IMAGE, LOG, MAIL, MEDIA, OFFICE, OTHER, SOURCE, first_cuts, new_cuts,
 };
 pub use gc::GcConfig;
 pub use metrics::{MetricsConfig, parse_listen};
@@ -129,7 +129,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        let (limits, classes) = (Limits::default(), classes::built_in());
+        let (limits, classes) = (Limits::default(), classes::built_in(&new_cuts()));
         Self {
             path: None,
             limits,
@@ -148,13 +148,24 @@ impl Config {
     /// # Errors
     /// `Config` when it does not say something valid; `Io` when it cannot be read.
     pub fn load(path: &Path) -> Result<Self> {
+        Self::load_over(path, &new_cuts())
+    }
+
+    /// As [`Config::load`], for a volume that cuts the files of built-in classes as `cuts` says
+    /// where the file says nothing.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_over(path: &Path, cuts: &Cuts) -> Result<Self> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self { classes: classes::built_in(cuts), ..Self::default() });
+            }
             Err(e) => return Err(Error::io("read", path, e)),
         };
         match str::from_utf8(&bytes) {
-            Ok(text) => Self::parse(text, path),
+            Ok(text) => Self::parse_over(text, path, cuts),
             Err(e) => Err(not_utf8(&bytes, e, path)),
         }
     }
@@ -164,6 +175,10 @@ impl Config {
     /// # Errors
     /// `Config` when it does not say something valid.
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        Self::parse_over(text, path, &new_cuts())
+    }
+
+    fn parse_over(text: &str, path: &Path, cuts: &Cuts) -> Result<Self> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let source = Source { path, text };
         let table = DeTable::parse(text).map_err(|e| not_toml(source, &e))?;
@@ -195,10 +210,10 @@ impl Config {
             }
         };
         let classes = match top.get("classes") {
-            None => classes::built_in(),
+            None => classes::built_in(cuts),
             Some(value) => {
                 let title = "section [classes]".to_owned();
-                classes::read(source, &Section::from_value(source, title, value)?)?
+                classes::read(source, &Section::from_value(source, title, value)?, cuts)?
             }
         };
         let rules = match top.get("rule") {

@@ -312,10 +312,12 @@ fn class_info(class: &ClassSpec) -> ClassInfo {
         name: class.name.clone(),
         chunking: match class.chunking {
             Chunking::Cdc { avg, .. } => format!("content {} KiB", avg / 1024),
+            Chunking::MinCdc { avg, .. } => format!("smallest hash {} KiB", avg / 1024),
             Chunking::Fixed { bytes } => format!("fixed {} KiB", bytes / 1024),
         },
         codec: match class.codec {
             CodecSetting::None => "none".to_owned(),
+            CodecSetting::Auto => "zstd 3 or 1".to_owned(),
             CodecSetting::Zstd { level } => format!("zstd {level}"),
         },
         shards: shards.into_iter().chain(fallback).collect(),

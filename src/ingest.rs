@@ -4,12 +4,13 @@
 //! only on the bytes from the start of its segment on (content-defined) or on the file offset
 //! (fixed), so the same bytes give the same chunks. With `more` it stops before a cut that only the
 //! end of the data would have forced. Relies on: `store` for exact dedup and the worker threads.
-//! Does not: know inodes or extents; decide the class. `fastcdc` lives here.
+//! Does not: know inodes or extents; decide the class. `fastcdc` and `mincdc` live here.
 
 mod gear;
 mod zero;
 
 use bytes::Bytes;
+use mincdc::{MinCdcHash4, SliceChunker};
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -71,7 +72,8 @@ pub fn ingest(
     let mut done = Ingested::default();
     let counters = stats.class(target.class.id);
     let codec = codec_choice(target.class.codec);
-    let hint = PutHint { class: target.class.id, shard: target.shard, codec };
+    let group_bytes = target.class.group_bytes;
+    let hint = PutHint { class: target.class.id, shard: target.shard, codec, group_bytes };
     for segment in segments(data, offset, more) {
         counters.written_bytes.fetch_add(segment.range.len() as u64, Relaxed);
         if segment.zero {
@@ -129,6 +131,7 @@ pub fn cuts(
 pub fn codec_choice(setting: CodecSetting) -> CodecChoice {
     match setting {
         CodecSetting::None => CodecChoice::None,
+        CodecSetting::Auto => CodecChoice::Adaptive,
         CodecSetting::Zstd { level } => CodecChoice::Zstd { level },
     }
 }
@@ -177,8 +180,9 @@ fn cut(
         let at = offset + (data.len() - left.len()) as u64;
         let len = match chunking {
             Chunking::Fixed { bytes } => cell_at(u64::from(bytes), at, left.len(), more)?,
-            Chunking::Cdc { max, .. } if more && left.len() < max as usize => return None,
-            Chunking::Cdc { .. } if left.is_empty() => return None,
+            _ if left.is_empty() => return None,
+            _ if more && left.len() < chunking.largest() as usize => return None,
+            Chunking::MinCdc { min, max, .. } => min_cut(left, min as usize, max as usize),
             Chunking::Cdc { min, avg, max } => {
                 Gear::new(min as usize, avg as usize, max as usize).first_cut(left)
             }
@@ -195,11 +199,24 @@ fn cell_at(cell: u64, offset: u64, len: usize, more: bool) -> Option<usize> {
     if len == 0 || (more && len < whole) { None } else { Some(whole.min(len)) }
 }
 
+/// The first chunk of `data`, which is not empty: it ends behind the four bytes whose hash is the
+/// smallest between `min` and `max`. Data that is too short to look that far is one chunk: so only
+/// the last one depends on where the data ends.
+fn min_cut(data: &[u8], min: usize, max: usize) -> usize {
+    let cut = SliceChunker::new(data, min, max, MinCdcHash4::new()).next();
+    cut.filter(|_| data.len() >= max).map_or(data.len(), |chunk| chunk.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const CDC: Chunking = Chunking::Cdc { min: 4096, avg: 16384, max: 65536 };
+    const MIN: Chunking = Chunking::MinCdc { min: 8192, avg: 16384, max: 24576 };
+
+    fn lens(chunking: Chunking, data: &[u8], offset: u64, more: bool) -> Vec<usize> {
+        cut(chunking, data, offset, more).collect()
+    }
 
     fn noise(len: usize, seed: u64) -> Vec<u8> {
         let mut x = seed | 1;
@@ -217,12 +234,16 @@ mod tests {
     #[test]
     fn a_stream_is_cut_like_a_whole() {
         let data = noise(1_000_000, 3);
-        let whole: Vec<_> = cut(CDC, &data, 0, false).collect();
-        let mut split: Vec<_> = cut(CDC, &data[..500_000], 0, true).collect();
-        let rest: usize = split.iter().sum();
-        split.extend(cut(CDC, &data[rest..], rest as u64, false));
-        assert_eq!(split, whole);
-        assert_eq!(whole.iter().sum::<usize>(), data.len());
+        for chunking in [CDC, MIN] {
+            let whole = lens(chunking, &data, 0, false);
+            for at in [1, 20_000, 24_576, 500_000, 999_999] {
+                let mut split = lens(chunking, &data[..at], 0, true);
+                let rest: usize = split.iter().sum();
+                split.extend(lens(chunking, &data[rest..], rest as u64, false));
+                assert_eq!(split, whole, "{chunking:?} at {at}");
+            }
+            assert_eq!(whole.iter().sum::<usize>(), data.len());
+        }
     }
 
     #[test]
@@ -243,6 +264,42 @@ mod tests {
     }
     const GOLDEN_LENS: [usize; 11] =
         [12941, 10627, 9460, 19780, 17283, 18842, 35064, 16949, 14127, 13692, 31235];
+
+    /// As above. The vectors hold with and without vector instructions: the crate tests that.
+    #[test]
+    fn smallest_hashes_are_golden() {
+        assert_eq!(lens(MIN, &noise(200_000, 42), 0, false), GOLDEN_MIN_LENS);
+        let text: Vec<u8> =
+            (0..8_000).flat_map(|n| format!("line {n} of {}\n", n % 7).into_bytes()).collect();
+        assert_eq!(lens(MIN, &text, 0, false), GOLDEN_MIN_TEXT_LENS);
+    }
+    const GOLDEN_MIN_LENS: [usize; 12] =
+        [16343, 8332, 22837, 15366, 20161, 18886, 12722, 17739, 18029, 15341, 13679, 20565];
+    const GOLDEN_MIN_TEXT_LENS: [usize; 9] =
+        [8259, 8298, 8250, 8250, 21657, 13290, 16275, 23355, 11256];
+
+    #[test]
+    fn smallest_hashes_keep_their_bounds_and_find_the_same_data_behind_an_insertion() {
+        let data = noise(2_000_000, 9);
+        let found = lens(MIN, &data, 0, false);
+        let (last, whole) = found.split_last().unwrap();
+        assert!(whole.iter().all(|len| (8192..=24576).contains(len)) && *last <= 24576);
+        assert_eq!(lens(MIN, &data[..24575], 0, false), [24575], "too short to look for a cut");
+        assert_eq!(lens(MIN, &[], 0, false), [0; 0]);
+        let shifted = [&b"a few bytes in front"[..], &data].concat();
+        let ends = |all: &[usize]| -> Vec<usize> {
+            let sum = |at: &mut usize, len: &usize| {
+                *at += len;
+                Some(*at)
+            };
+            all.iter().scan(0, sum).collect()
+        };
+        let moved: Vec<usize> =
+            ends(&lens(MIN, &shifted, 0, false)).iter().map(|e| e - 20).collect();
+        let old = ends(&found);
+        let same = old.iter().filter(|end| moved.contains(end)).count();
+        assert!(same + 5 > old.len(), "{same} of {} cuts stayed", old.len());
+    }
 
     #[test]
     fn zero_runs_become_segments_of_their_own() {

@@ -38,14 +38,15 @@ pub const EPOCH_MAX: u64 = (1 << 56) - 1;
 
 /// Largest chunk any chunker may cut. 1 MiB keeps a read of one byte from costing more.
 pub const CHUNK_BYTES_MAX: u32 = 1024 * 1024;
-/// Chunks below this share a frame with their neighbours; larger ones gain nothing from it.
-pub const GROUP_CHUNK_BYTES_MAX: u32 = 64 * 1024;
-/// A shared frame is closed at this many raw bytes: measured 35.1 MB stored for 168 MB of small
-/// source files against 40.8 MB one by one and 34.0 MB at 256 KiB (docs/DESIGN.md, chunks).
-pub const GROUP_BYTES: u32 = 128 * 1024;
-/// Most raw bytes in one frame: a group that is not yet closed takes one more small chunk, or the
-/// frame holds one large chunk.
+/// New chunks below it are copied while they wait for their group to fill: a few small ones must
+/// not keep the large buffers they were cut from. Above it copying costs more than it frees.
+pub const COPIED_CHUNK_BYTES_MAX: u32 = 64 * 1024;
+/// Most raw bytes in one frame: one large chunk, or a group.
 pub const FRAME_RAW_BYTES_MAX: u32 = CHUNK_BYTES_MAX;
+/// Smallest bound for a group of small chunks: below it a group saves nothing.
+pub const GROUP_BYTES_MIN: u32 = 16 * 1024;
+/// Largest bound for a group of small chunks: it becomes one frame.
+pub const GROUP_BYTES_MAX: u32 = FRAME_RAW_BYTES_MAX;
 /// Most chunks in one frame.
 pub const FRAME_CHUNKS_MAX: u32 = 4096;
 /// A container is sealed when it reaches this. 32 MiB is one plain S3 PUT.
@@ -64,6 +65,6 @@ pub const MAGIC_BYTES: usize = 4096;
 /// Extents a delete or truncate removes at once; more are left to the reaper.
 pub const REAP_PIECE_EXTENTS: usize = 2_000;
 
-const _: () = assert!(GROUP_BYTES + GROUP_CHUNK_BYTES_MAX <= FRAME_RAW_BYTES_MAX);
+const _: () = assert!(GROUP_BYTES_MAX <= FRAME_RAW_BYTES_MAX && GROUP_BYTES_MIN >= 2);
 const _: () = assert!(CONTAINER_BYTES >= 16 * CHUNK_BYTES_MAX, "the footer must stay small");
 const _: () = assert!(CONTAINER_BYTES_MAX >= 2 * CONTAINER_BYTES);

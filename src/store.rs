@@ -73,7 +73,7 @@ use crate::codec::CodecChoice;
 use crate::env::Faults;
 use crate::error::{Error, Result};
 use crate::kv::Kv;
-use crate::limits::{CHUNK_BYTES_MAX, CONTAINER_BYTES, GROUP_CHUNK_BYTES_MAX};
+use crate::limits::{CHUNK_BYTES_MAX, CONTAINER_BYTES, COPIED_CHUNK_BYTES_MAX};
 use crate::shard::Shard;
 use crate::stats::Stats;
 use crate::types::{ChunkNo, ClassId, ContainerId, Fingerprint, ShardId, VolumeId};
@@ -84,7 +84,7 @@ pub struct StoreOptions {
     /// Bytes of decoded frames kept for readers.
     pub cache_bytes: usize,
     /// Raw bytes on their way to the shards; a put waits beyond it. Open groups come on top: at
-    /// most 192 KiB for each class and shard in use, and half as much together.
+    /// most 1 MiB for each class and shard in use, and half as much together.
     pub queue_bytes: usize,
     /// Threads that compress and write.
     pub workers: usize,
@@ -122,6 +122,9 @@ pub struct PutHint {
     pub shard: ShardId,
     /// What to try on it.
     pub codec: CodecChoice,
+    /// A group of small chunks is closed at so many raw bytes, at most `GROUP_BYTES_MAX`; a chunk
+    /// of half as many has a frame of its own.
+    pub group_bytes: u32,
 }
 
 /// Answer of a put.
@@ -274,7 +277,7 @@ impl Store {
                 _ => pending.take_number(),
             };
             // A small chunk may wait long for its group to fill: it must not keep a large buffer.
-            let small = raw.len() < GROUP_CHUNK_BYTES_MAX as usize;
+            let small = raw.len() < COPIED_CHUNK_BYTES_MAX as usize;
             let raw = if small { Bytes::copy_from_slice(&raw) } else { raw };
             let jobs = pending.add(NewChunk { chunk, fingerprint, raw }, hint);
             drop(pending);

@@ -23,6 +23,7 @@
 mod arrival;
 mod attributes;
 mod commit;
+mod cuts;
 mod damage;
 mod diff;
 mod dirty;

@@ -2,7 +2,7 @@
 
 use crate::config::reader::{Section, Source, integer_of};
 use crate::error::Result;
-use crate::limits::{CHUNK_BYTES_MAX, CLASSES_MAX};
+use crate::limits::{CHUNK_BYTES_MAX, CLASSES_MAX, GROUP_BYTES_MAX, GROUP_BYTES_MIN};
 use crate::types::ClassId;
 
 use toml::de::DeValue;
@@ -46,6 +46,8 @@ const FIXED_BYTES_MIN: u32 = 4 * 1024;
 /// Size for a class whose chunking the file changes without a size.
 const CDC_AVG_BYTES_DEFAULT: u32 = 64 * 1024;
 const FIXED_BYTES_DEFAULT: u32 = 16 * 1024;
+/// What a group of an added class holds: as much as of class `other`.
+const GROUP_BYTES_DEFAULT: u32 = 256 * 1024;
 /// Level for a class whose codec the file changes to zstd without a level.
 const ZSTD_LEVEL_DEFAULT: i32 = 1;
 /// Largest weight of a shard: leaves room for weights in GB of a 1 PB shard.
@@ -63,6 +65,15 @@ pub enum Chunking {
         /// Longest chunk.
         max: u32,
     },
+    /// By content, where the hash of four bytes is smallest (MinCDC). Bounds as above.
+    MinCdc {
+        /// Shortest chunk, but for the last one of a file.
+        min: u32,
+        /// Average of random data, a power of two.
+        avg: u32,
+        /// Longest chunk. What is left of a file and shorter is one chunk.
+        max: u32,
+    },
     /// At multiples of `bytes`, a power of two.
     Fixed {
         /// Length of every chunk but the last.
@@ -76,6 +87,41 @@ impl Chunking {
     pub const fn cdc(avg: u32) -> Self {
         Self::Cdc { min: avg / 4, avg, max: avg * 4 }
     }
+
+    /// By the smallest hash, half of `avg` to one and a half: wider bounds found no more
+    /// duplicates, and made smaller chunks.
+    #[must_use]
+    pub const fn min_cdc(avg: u32) -> Self {
+        Self::MinCdc { min: avg / 2, avg, max: avg / 2 * 3 }
+    }
+
+    /// The longest chunk.
+    #[must_use]
+    pub const fn largest(self) -> u32 {
+        match self {
+            Self::Cdc { max, .. } | Self::MinCdc { max, .. } => max,
+            Self::Fixed { bytes } => bytes,
+        }
+    }
+
+    /// The bytes it is named by: the average, or the fixed length.
+    #[must_use]
+    pub const fn nominal(self) -> u32 {
+        match self {
+            Self::Cdc { avg, .. } | Self::MinCdc { avg, .. } => avg,
+            Self::Fixed { bytes } => bytes,
+        }
+    }
+
+    /// What the configuration calls it.
+    #[must_use]
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::Cdc { .. } => "cdc",
+            Self::MinCdc { .. } => "mincdc",
+            Self::Fixed { .. } => "fixed",
+        }
+    }
 }
 
 /// How chunks are compressed.
@@ -83,6 +129,8 @@ impl Chunking {
 pub enum CodecSetting {
     /// Stored as they are.
     None,
+    /// zstd 3, or 1 while writers wait.
+    Auto,
     /// zstd at `level`, -7..=19.
     Zstd {
         /// Negative is faster, positive is smaller.
@@ -101,6 +149,9 @@ pub struct ClassSpec {
     pub chunking: Chunking,
     /// How its chunks are compressed.
     pub codec: CodecSetting,
+    /// Small chunks are compressed together up to so many raw bytes, `GROUP_BYTES_MIN` to
+    /// `GROUP_BYTES_MAX`; one of half as many goes alone.
+    pub group_bytes: u32,
     /// Where its new chunks go: shard names with weights, 1 or more each. Empty: all shards of the
     /// volume, by the weights they were added with.
     pub shards: Vec<(String, u32)>,
@@ -110,59 +161,99 @@ pub struct ClassSpec {
     pub line: usize,
 }
 
-/// The built-in classes in id order.
+/// How files of a class are cut, by the class's number.
+pub type Cuts = Vec<(ClassId, Chunking)>;
+
+/// The built-in classes in id order: how they are cut, and what a group of small chunks holds.
 ///
-/// | id | class    | cut          | codec  | why                                                |
-/// |---:|----------|--------------|--------|----------------------------------------------------|
-/// |  0 | other    | cdc 64 KiB   | zstd 1 | the design's average: 10 TB are 160 M chunks       |
-/// |  1 | source   | cdc 16 KiB   | zstd 1 | most files are one chunk; an edit of a long one    |
-/// |    |          |              |        | costs little, and small chunks share a frame       |
-/// |  2 | office   | cdc 64 KiB   | zstd 1 | zip members inside; old formats, PDF compress      |
-/// |  3 | mail     | cdc 32 KiB   | zstd 1 | mailboxes move whole mails; attachments repeat     |
-/// |  4 | media    | cdc 256 KiB  | zstd 1 | copied or moved whole, rarely edited: fewest rows  |
-/// |  5 | archive  | cdc 64 KiB   | zstd 1 | a tar compresses to a quarter                      |
-/// |  6 | binary   | cdc 64 KiB   | zstd 1 | builds shift code; other is no better              |
-/// |  7 | image    | fixed 16 KiB | zstd 1 | overwritten in place by 4 to 64 KiB, not moved     |
-/// |  8 | database | fixed 16 KiB | zstd 1 | the InnoDB page; two of PostgreSQL, four of SQLite |
-/// |  9 | log      | cdc 64 KiB   | zstd 1 | only grows; rotated copies are found by content    |
+/// | id | class    | cut           | group   | why                                             |
+/// |---:|----------|---------------|---------|-------------------------------------------------|
+/// |  0 | other    | mincdc 64 KiB | 256 KiB | 10 TB are 160 M chunks; may be read at random   |
+/// |  1 | source   | mincdc 16 KiB | 512 KiB | most files are one chunk; read with neighbours  |
+/// |  2 | office   | mincdc 64 KiB | 256 KiB | zip members inside; old formats, PDF compress   |
+/// |  3 | mail     | mincdc 32 KiB | 512 KiB | mailboxes move whole mails; attachments repeat  |
+/// |  4 | media    | mincdc 256 KiB| 128 KiB | copied or moved whole, rarely edited: few rows  |
+/// |  5 | archive  | mincdc 64 KiB | 256 KiB | a tar compresses to a quarter                   |
+/// |  6 | binary   | mincdc 16 KiB | 1 MiB   | builds shift code; cut as the images that hold  |
+/// |    |          |               |         | it are                                          |
+/// |  7 | image    | mincdc 16 KiB | 64 KiB  | finds its files outside and in other images,    |
+/// |    |          |               |         | wherever they lie; read at random               |
+/// |  8 | database | fixed 8 KiB   | 64 KiB  | the page of PostgreSQL, two of SQLite; read at  |
+/// |    |          |               |         | random                                          |
+/// |  9 | log      | mincdc 64 KiB | 256 KiB | only grows; rotated copies are found by content |
 ///
-/// Media and archive are compressed too although most of it cannot shrink: zstd 1 gives up on
-/// such data at 6 GB/s (measured: gzip stream, 64 KiB pieces, one core; 0.65 GB/s on a tar of
-/// sources, which shrinks to 22 %), while WAV, TIFF, BMP and plain tar files do gain.
-const BUILT_IN: [(ClassId, &str, Chunking); 10] = [
-    (OTHER, "other", Chunking::cdc(64 * 1024)),
-    (SOURCE, "source", Chunking::cdc(16 * 1024)),
-    (OFFICE, "office", Chunking::cdc(64 * 1024)),
-    (MAIL, "mail", Chunking::cdc(32 * 1024)),
-    (MEDIA, "media", Chunking::cdc(256 * 1024)),
-    (ARCHIVE, "archive", Chunking::cdc(64 * 1024)),
-    (BINARY, "binary", Chunking::cdc(64 * 1024)),
-    (IMAGE, "image", Chunking::Fixed { bytes: 16 * 1024 }),
-    (DATABASE, "database", Chunking::Fixed { bytes: 16 * 1024 }),
-    (LOG, "log", Chunking::cdc(64 * 1024)),
+/// What each choice costs and saves is measured by `benches/sizes.rs` (docs/DESIGN.md 4.6). Media
+/// and archive are compressed too although most of it cannot shrink: zstd gives up on such data
+/// at several GB/s, while WAV, TIFF, BMP and plain tar files do gain.
+const BUILT_IN: [(ClassId, &str, Chunking, u32); 10] = [
+    (OTHER, "other", Chunking::min_cdc(64 * 1024), 256 * 1024),
+    (SOURCE, "source", Chunking::min_cdc(16 * 1024), 512 * 1024),
+    (OFFICE, "office", Chunking::min_cdc(64 * 1024), 256 * 1024),
+    (MAIL, "mail", Chunking::min_cdc(32 * 1024), 512 * 1024),
+    (MEDIA, "media", Chunking::min_cdc(256 * 1024), 128 * 1024),
+    (ARCHIVE, "archive", Chunking::min_cdc(64 * 1024), 256 * 1024),
+    (BINARY, "binary", Chunking::min_cdc(16 * 1024), GROUP_BYTES_MAX),
+    (IMAGE, "image", Chunking::min_cdc(16 * 1024), 64 * 1024),
+    (DATABASE, "database", Chunking::Fixed { bytes: 8 * 1024 }, 64 * 1024),
+    (LOG, "log", Chunking::min_cdc(64 * 1024), 256 * 1024),
 ];
 
+/// How volumes cut that do not say it: those made before it was recorded.
+const FIRST_CUTS: [(ClassId, Chunking); 10] = [
+    (OTHER, Chunking::cdc(64 * 1024)),
+    (SOURCE, Chunking::cdc(16 * 1024)),
+    (OFFICE, Chunking::cdc(64 * 1024)),
+    (MAIL, Chunking::cdc(32 * 1024)),
+    (MEDIA, Chunking::cdc(256 * 1024)),
+    (ARCHIVE, Chunking::cdc(64 * 1024)),
+    (BINARY, Chunking::cdc(64 * 1024)),
+    (IMAGE, Chunking::Fixed { bytes: 16 * 1024 }),
+    (DATABASE, Chunking::Fixed { bytes: 16 * 1024 }),
+    (LOG, Chunking::cdc(64 * 1024)),
+];
+
+/// How a new volume cuts the files of the built-in classes.
+#[must_use]
+pub fn new_cuts() -> Cuts {
+    BUILT_IN.iter().map(|(id, _, chunking, _)| (*id, *chunking)).collect()
+}
+
+/// How a volume cuts them that does not say it.
+#[must_use]
+pub fn first_cuts() -> Cuts {
+    FIRST_CUTS.to_vec()
+}
+
 /// A class with the settings that all share.
-fn class(id: ClassId, name: &str, chunking: Chunking) -> ClassSpec {
+fn class(id: ClassId, name: &str, chunking: Chunking, group_bytes: u32) -> ClassSpec {
     ClassSpec {
         id,
         name: name.to_owned(),
         chunking,
-        codec: CodecSetting::Zstd { level: ZSTD_LEVEL_DEFAULT },
+        codec: CodecSetting::Auto,
+        group_bytes,
         shards: Vec::new(),
         fallback: Some(DEFAULT_SHARD.to_owned()),
         line: 0,
     }
 }
 
-/// The classes of a volume without a configuration, in id order.
-pub(super) fn built_in() -> Vec<ClassSpec> {
-    BUILT_IN.iter().map(|(id, name, chunking)| class(*id, name, *chunking)).collect()
+/// The classes of a volume without a configuration, in id order, cut as `cuts` says.
+pub(super) fn built_in(cuts: &Cuts) -> Vec<ClassSpec> {
+    let cut = |id, default| cuts.iter().find(|(of, _)| *of == id).map_or(default, |found| found.1);
+    let one =
+        |&(id, name, chunking, group): &(_, &str, _, _)| class(id, name, cut(id, chunking), group);
+    BUILT_IN.iter().map(one).collect()
 }
 
-/// Changes and adds classes as the tables in `section` say; the result is in id order.
-pub(super) fn read(source: Source<'_>, section: &Section<'_>) -> Result<Vec<ClassSpec>> {
-    let mut classes = built_in();
+/// Changes and adds classes as the tables in `section` say; the result is in id order. Built-in
+/// ones are cut as `cuts` says where the tables do not.
+pub(super) fn read(
+    source: Source<'_>,
+    section: &Section<'_>,
+    cuts: &Cuts,
+) -> Result<Vec<ClassSpec>> {
+    let mut classes = built_in(cuts);
     for (name, at, value) in section.entries() {
         let title = format!("section [classes.{}]", name.escape_debug());
         if !is_class_name(name) {
@@ -173,7 +264,8 @@ pub(super) fn read(source: Source<'_>, section: &Section<'_>) -> Result<Vec<Clas
         let known = classes.iter().position(|class| class.name == name);
         if known.is_none() {
             let id = read_id(&table, &classes)?;
-            classes.push(class(id, name, Chunking::cdc(CDC_AVG_BYTES_DEFAULT)));
+            let chunking = Chunking::cdc(CDC_AVG_BYTES_DEFAULT);
+            classes.push(class(id, name, chunking, GROUP_BYTES_DEFAULT));
         }
         let place = known.unwrap_or(classes.len() - 1);
         change(&mut classes[place], &table, known.is_some())?;
@@ -209,11 +301,16 @@ fn read_id(table: &Section<'_>, classes: &[ClassSpec]) -> Result<ClassId> {
 
 /// Applies one `[classes.NAME]`.
 fn change(class: &mut ClassSpec, table: &Section<'_>, built_in: bool) -> Result<()> {
-    const KEYS: [&str; 7] = ["id", "chunking", "avg_bytes", "codec", "level", "shards", "fallback"];
+    const KEYS: [&str; 8] =
+        ["id", "chunking", "avg_bytes", "codec", "level", "group_bytes", "shards", "fallback"];
     table.refuse_unknown(if built_in { &KEYS[1..] } else { &KEYS })?;
     class.line = table.line();
     class.chunking = read_chunking(class.chunking, table)?;
     class.codec = read_codec(class.codec, table)?;
+    let bounds = u64::from(GROUP_BYTES_MIN)..=u64::from(GROUP_BYTES_MAX);
+    if let Some(bytes) = table.size("group_bytes", bounds)? {
+        class.group_bytes = u32::try_from(bytes).expect("bounded by a u32 range");
+    }
     if let Some(shards) = read_shards(table)? {
         class.shards = shards;
     }
@@ -228,45 +325,50 @@ fn change(class: &mut ClassSpec, table: &Section<'_>, built_in: bool) -> Result<
 }
 
 fn read_chunking(old: Chunking, table: &Section<'_>) -> Result<Chunking> {
-    let fixed = match table.choice("chunking", &["cdc", "fixed"])? {
-        Some(kind) => kind == "fixed",
-        None => matches!(old, Chunking::Fixed { .. }),
-    };
+    let kind = table.choice("chunking", &["cdc", "mincdc", "fixed"])?.unwrap_or(old.kind());
+    let fixed = kind == "fixed";
     let range = if fixed {
         FIXED_BYTES_MIN..=CHUNK_BYTES_MAX
     } else {
         CDC_AVG_BYTES_MIN..=CDC_AVG_BYTES_MAX
     };
     let given = table.size("avg_bytes", u64::from(*range.start())..=u64::from(*range.end()))?;
-    let bytes = match (given, old) {
-        (Some(bytes), _) => u32::try_from(bytes).expect("bounded by a u32 range"),
-        (None, Chunking::Fixed { bytes }) if fixed => bytes,
-        (None, Chunking::Cdc { avg, .. }) if !fixed => avg,
-        _ if fixed => FIXED_BYTES_DEFAULT,
-        _ => CDC_AVG_BYTES_DEFAULT,
+    let bytes = match given {
+        Some(bytes) => u32::try_from(bytes).expect("bounded by a u32 range"),
+        None if fixed == matches!(old, Chunking::Fixed { .. }) => old.nominal(),
+        None if fixed => FIXED_BYTES_DEFAULT,
+        None => CDC_AVG_BYTES_DEFAULT,
     };
     if !bytes.is_power_of_two() {
         let problem = format!("{bytes} for key \"avg_bytes\" is not a power of two");
         let (below, above) = (bytes.next_power_of_two() / 2, bytes.next_power_of_two());
         return Err(table.error("avg_bytes", problem, format!("near are {below} and {above}")));
     }
-    Ok(if fixed { Chunking::Fixed { bytes } } else { Chunking::cdc(bytes) })
+    Ok(match kind {
+        "fixed" => Chunking::Fixed { bytes },
+        "mincdc" => Chunking::min_cdc(bytes),
+        _ => Chunking::cdc(bytes),
+    })
 }
 
 fn read_codec(old: CodecSetting, table: &Section<'_>) -> Result<CodecSetting> {
     let level = table.integer("level", -7..=19)?;
     let level = level.map(|level| i32::try_from(level).expect("within -7..=19"));
-    let codec = match table.choice("codec", &["zstd", "none"])? {
-        Some("none") => CodecSetting::None,
-        Some(_) if old == CodecSetting::None => CodecSetting::Zstd { level: ZSTD_LEVEL_DEFAULT },
-        _ => old,
+    let codec = match (table.choice("codec", &["auto", "zstd", "none"])?, old) {
+        (Some("none"), _) => CodecSetting::None,
+        (Some("auto"), _) => CodecSetting::Auto,
+        (None, CodecSetting::Auto) if level.is_none() => CodecSetting::Auto,
+        (Some(_), CodecSetting::None) | (_, CodecSetting::Auto) => {
+            CodecSetting::Zstd { level: ZSTD_LEVEL_DEFAULT }
+        }
+        (_, old) => old,
     };
     match (codec, level) {
         (codec, None) => Ok(codec),
         (CodecSetting::Zstd { .. }, Some(level)) => Ok(CodecSetting::Zstd { level }),
-        (CodecSetting::None, Some(_)) => Err(table.error(
+        (_, Some(_)) => Err(table.error(
             "level",
-            "Key \"level\" means nothing without compression",
+            "Key \"level\" means nothing without codec \"zstd\"",
             "remove it or set codec = \"zstd\"",
         )),
     }

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::config::reader::Source;
 use crate::config::size::show_size;
-use crate::config::{ADDED_IDS, Chunking, ClassSpec, CodecSetting, Config, RuleSpec};
+use crate::config::{ADDED_IDS, ClassSpec, CodecSetting, Config, RuleSpec};
 
 /// One value that counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,19 +93,17 @@ impl List {
         if ADDED_IDS.contains(&class.id.0) {
             self.add(&at, "id", class.id.0.to_string());
         }
-        let (chunking, bytes) = match class.chunking {
-            Chunking::Cdc { avg, .. } => ("cdc", avg),
-            Chunking::Fixed { bytes } => ("fixed", bytes),
-        };
-        self.add(&at, "chunking", text_value(chunking));
-        self.add(&at, "avg_bytes", size(bytes.into()));
+        self.add(&at, "chunking", text_value(class.chunking.kind()));
+        self.add(&at, "avg_bytes", size(class.chunking.nominal().into()));
         match class.codec {
             CodecSetting::None => self.add(&at, "codec", text_value("none")),
+            CodecSetting::Auto => self.add(&at, "codec", text_value("auto")),
             CodecSetting::Zstd { level } => {
                 self.add(&at, "codec", text_value("zstd"));
                 self.add(&at, "level", level.to_string());
             }
         }
+        self.add(&at, "group_bytes", size(class.group_bytes.into()));
         if !class.shards.is_empty() {
             let weight =
                 |(name, weight): &(String, u32)| format!("{} = {weight}", text_value(name));

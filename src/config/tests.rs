@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::{
-    CONFIG_FILE, Chunking, CodecSetting, Config, GcConfig, IMAGE, Limits, MEDIA, MagicSpec, OTHER,
-    SOURCE, ScrubLimits,
+    CONFIG_FILE, Chunking, CodecSetting, Config, GcConfig, IMAGE, LOG, Limits, MEDIA, MagicSpec,
+    OTHER, SOURCE, ScrubLimits, first_cuts,
 };
 use crate::error::Error;
 use crate::limits::CHUNK_BYTES_MAX;
@@ -57,7 +57,7 @@ fn built_in_classes_have_their_ids_and_valid_sizes() {
     for (place, class) in (0..).zip(Config::default().classes) {
         assert_eq!(class.id, ClassId(place));
         match class.chunking {
-            Chunking::Cdc { min, avg, max } => {
+            Chunking::Cdc { min, avg, max } | Chunking::MinCdc { min, avg, max } => {
                 assert!(min < avg && avg < max && max <= CHUNK_BYTES_MAX);
                 assert!(avg.is_power_of_two());
             }
@@ -65,6 +65,31 @@ fn built_in_classes_have_their_ids_and_valid_sizes() {
                 assert!(bytes.is_power_of_two() && bytes <= CHUNK_BYTES_MAX);
             }
         }
+    }
+}
+
+/// What was stored is found again only if it is cut as before: a volume's own cuts come first.
+#[test]
+fn a_volume_keeps_its_cuts_where_the_file_says_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(CONFIG_FILE);
+    let cut = |config: &Config, id: ClassId| {
+        config.classes.iter().find(|class| class.id == id).unwrap().chunking
+    };
+    let (new, old) =
+        (Config::load(&path).unwrap(), Config::load_over(&path, &first_cuts()).unwrap());
+    assert_eq!(new, Config::default());
+    assert_eq!((cut(&new, LOG), cut(&old, LOG)), (Chunking::min_cdc(65536), Chunking::cdc(65536)));
+    let text = "[classes.log]\navg_bytes = 8192\n[classes.image]\nchunking = \"mincdc\"";
+    std::fs::write(&path, text).unwrap();
+    let old = Config::load_over(&path, &first_cuts()).unwrap();
+    assert_eq!(cut(&old, LOG), Chunking::cdc(8192), "only its size is said");
+    assert_eq!(cut(&old, IMAGE), Chunking::min_cdc(65536));
+    assert_eq!(cut(&old, SOURCE), Chunking::cdc(16384));
+    for (id, chunking) in first_cuts() {
+        assert!(
+            cut(&Config::load_over(Path::new("/none"), &first_cuts()).unwrap(), id) == chunking
+        );
     }
 }
 
@@ -156,6 +181,7 @@ fn classes_change_only_what_is_said() {
         [classes.source]
         chunking = "fixed"
         level = 9
+        group_bytes = "32 KiB"
         [classes.other]
         codec = "none"
         shards = ["a", "b"]
@@ -174,13 +200,14 @@ fn classes_change_only_what_is_said() {
     .unwrap();
     let class = |id: ClassId| config.classes.iter().find(|class| class.id == id).unwrap();
     let image = class(IMAGE);
-    assert_eq!(image.chunking, Chunking::Fixed { bytes: 64 * 1024 });
-    assert_eq!(image.codec, CodecSetting::Zstd { level: 1 });
+    assert_eq!(image.chunking, Chunking::min_cdc(64 * 1024));
+    assert_eq!((image.codec, image.group_bytes), (CodecSetting::Auto, 64 * 1024));
     let mut shards = image.shards.clone();
     shards.sort();
     assert_eq!(shards, [("hdd1".to_owned(), 1), ("ssd".to_owned(), 2)]);
     assert_eq!(image.fallback, None);
     assert_eq!(image.line, 2);
+    assert_eq!(class(SOURCE).group_bytes, 32 * 1024);
     assert_eq!(class(SOURCE).chunking, Chunking::Fixed { bytes: 16 * 1024 });
     assert_eq!(class(SOURCE).codec, CodecSetting::Zstd { level: 9 });
     assert_eq!(class(OTHER).codec, CodecSetting::None);
@@ -260,14 +287,22 @@ const BAD: &[(&str, &[&str])] = &[
         "[classes.a]\nid = 16\n[classes.b]\nid = 16",
         &["Id 16", "\"a\"", "[classes.b]", "line 4", "17 is free"],
     ),
-    ("[classes.log]\nchunking = \"rabin\"", &["\"rabin\"", "\"cdc\" or \"fixed\"", "line 2"]),
+    ("[classes.log]\nchunking = \"rabin\"", &["\"rabin\"", "\"mincdc\" or \"fixed\"", "line 2"]),
     ("[classes.log]\navg_bytes = 2048", &["avg_bytes", "4 KiB to 256 KiB"]),
     ("[classes.log]\navg_bytes = \"512KiB\"", &["avg_bytes", "4 KiB to 256 KiB"]),
-    ("[classes.image]\navg_bytes = \"2MiB\"", &["avg_bytes", "4 KiB to 1 MiB"]),
+    ("[classes.database]\navg_bytes = \"2MiB\"", &["avg_bytes", "4 KiB to 1 MiB"]),
     ("[classes.log]\navg_bytes = 50000", &["50000", "power of two", "32768 and 65536"]),
     ("[classes.log]\ncodec = \"gzip\"", &["\"gzip\"", "\"zstd\" or \"none\""]),
     ("[classes.log]\nlevel = 20", &["20", "level", "-7 to 19"]),
-    ("[classes.log]\ncodec = \"none\"\nlevel = 1", &["\"level\"", "without compression", "line 3"]),
+    (
+        "[classes.log]\ncodec = \"auto\"\nlevel = 1",
+        &["\"level\"", "without codec \"zstd\"", "line 3"],
+    ),
+    ("[classes.log]\ngroup_bytes = \"2MiB\"", &["\"group_bytes\"", "[classes.log]", "1 MiB"]),
+    (
+        "[classes.log]\ncodec = \"none\"\nlevel = 1",
+        &["\"level\"", "without codec \"zstd\"", "line 3"],
+    ),
     ("[classes.log]\nshards = []", &["shards", "list"]),
     ("[classes.log]\nshards = {}", &["shards", "one or more"]),
     ("[classes.log]\nshards = [\"\"]", &["shards", "empty"]),

@@ -129,6 +129,13 @@ impl RocksKv {
         })
     }
 
+    /// Bytes of the files of one table, for benches.
+    #[doc(hidden)]
+    pub fn file_bytes(&self, table: Table) -> u64 {
+        let size = rocksdb::properties::LIVE_SST_FILES_SIZE;
+        self.db.property_int_value_cf(self.handle(table), size).ok().flatten().unwrap_or(0)
+    }
+
     fn handle(&self, table: Table) -> &ColumnFamily {
         self.db.cf_handle(table.name()).expect("open names every table")
     }

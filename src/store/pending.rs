@@ -15,7 +15,7 @@ use super::rows::{ChunkRow, ContainerRow, FingerprintRow, Health};
 use super::{NextIds, PutHint};
 use crate::codec::CodecChoice;
 use crate::error::Error;
-use crate::limits::{FRAME_CHUNKS_MAX, GROUP_BYTES, GROUP_CHUNK_BYTES_MAX};
+use crate::limits::{FRAME_CHUNKS_MAX, FRAME_RAW_BYTES_MAX};
 use crate::types::{ChunkNo, ClassId, ContainerId, Fingerprint, ShardId};
 
 /// Damaged chunks remembered until the next commit. Damage beyond it is found again later; the
@@ -245,12 +245,16 @@ impl Pending {
         self.note_rows();
 
         let mut jobs = Vec::new();
-        if len >= GROUP_CHUNK_BYTES_MAX as usize {
+        let group_bytes = hint.group_bytes as usize;
+        if len >= group_bytes / 2 {
             let group = Group { codec: hint.codec, chunks: vec![new], raw_bytes: len };
             jobs.push(self.job(lane, group));
             return jobs;
         }
-        if self.groups.get(&lane).is_some_and(|group| group.codec != hint.codec) {
+        let fits = |group: &Group| {
+            group.codec == hint.codec && group.raw_bytes + len <= FRAME_RAW_BYTES_MAX as usize
+        };
+        if self.groups.get(&lane).is_some_and(|group| !fits(group)) {
             jobs.extend(self.close_group(lane));
         }
         let empty = || Group { codec: hint.codec, chunks: Vec::new(), raw_bytes: 0 };
@@ -258,8 +262,8 @@ impl Pending {
         group.raw_bytes += len;
         group.chunks.push(new);
         self.load.groups.fetch_add(len, Relaxed);
-        let full = group.raw_bytes >= GROUP_BYTES as usize
-            || group.chunks.len() >= FRAME_CHUNKS_MAX as usize;
+        let full =
+            group.raw_bytes >= group_bytes || group.chunks.len() >= FRAME_CHUNKS_MAX as usize;
         if full {
             jobs.extend(self.close_group(lane));
         }

@@ -76,6 +76,11 @@ impl Queue {
         self.waiting.lock().bytes
     }
 
+    /// True while it is a quarter full: writers will wait soon, and workers should be fast.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.bytes() > self.limit_bytes / 4
+    }
+
     /// Sends the workers home.
     pub(super) fn close(&self) {
         self.waiting.lock().closed = true;

@@ -18,14 +18,20 @@ use super::{
 use crate::codec::CodecChoice;
 use crate::error::Error;
 use crate::kv::{Batch, Kv, Table};
-use crate::limits::{CHUNK_BYTES_MAX, CONTAINER_BYTES, CONTAINER_BYTES_MAX, GROUP_BYTES};
+use crate::limits::{CHUNK_BYTES_MAX, CONTAINER_BYTES, CONTAINER_BYTES_MAX};
 use crate::shard::{LocalShard, MemoryShard, Shard};
 use crate::stats::{ClassTotals, Stats};
 use crate::types::{ChunkNo, ClassId, ContainerId, Fingerprint, ShardId, VolumeId};
 
 const SHARD: ShardId = ShardId(0);
 const CLASS: ClassId = ClassId(1);
-const HINT: PutHint = PutHint { class: CLASS, shard: SHARD, codec: CodecChoice::Zstd { level: 1 } };
+const GROUP_BYTES: u32 = 128 * 1024;
+const HINT: PutHint = PutHint {
+    class: CLASS,
+    shard: SHARD,
+    codec: CodecChoice::Zstd { level: 1 },
+    group_bytes: GROUP_BYTES,
+};
 
 fn options() -> StoreOptions {
     StoreOptions { workers: 2, queue_bytes: 1 << 20, ..StoreOptions::new(VolumeId([9; 16])) }

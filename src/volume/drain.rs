@@ -18,6 +18,7 @@ use super::Volume;
 use super::files::{FileNode, FileState};
 use super::write::Staged;
 use crate::classify::{Chunking, ClassSpec};
+use crate::config::IMAGE;
 use crate::env::Point;
 use crate::error::{Error, Result};
 use crate::ingest::{Ingested, Target, ingest};
@@ -262,12 +263,15 @@ impl Volume {
         }
         let before = view.extents(At::Live, ino, start - 1..start, 1)?;
         let Some(before) = before.first() else { return Ok(start) };
-        let torn = before.end() > start;
+        if before.end() > start {
+            let page = if paged { start / PAGE_BYTES * PAGE_BYTES } else { 0 };
+            return Ok(page.max(before.offset));
+        }
         let last_of_file = || -> Result<bool> {
             let small = (before.len as usize) < largest_chunk(spec);
             Ok(small && view.extents(At::Live, ino, start..u64::MAX, 1)?.is_empty())
         };
-        Ok(if torn || last_of_file()? { before.offset } else { start })
+        Ok(if last_of_file()? { before.offset } else { start })
     }
 
     /// Where the chunk ends that a cut at `end` would tear.
@@ -279,7 +283,8 @@ impl Volume {
             return Ok(end.next_multiple_of(unit).min(size.max(end)));
         }
         let torn = view.extents(At::Live, ino, end..end + 1, 1)?;
-        Ok(torn.first().filter(|e| e.offset < end).map_or(end, Extent::end))
+        let edge = torn.first().filter(|e| e.offset < end).map_or(end, Extent::end);
+        Ok(if paged { end.next_multiple_of(PAGE_BYTES).min(edge) } else { edge })
     }
 
     /// What the file holds in `range` now: extents with the dirty bytes over them.
@@ -293,9 +298,14 @@ impl Volume {
     }
 }
 
-/// True if so many bytes are too few for a whole cell.
+/// True if so many bytes are too few for a whole cell, or for a chunk of an image.
 fn is_paged(spec: &ClassSpec, len: usize) -> bool {
-    matches!(spec.chunking, Chunking::Fixed { bytes } if len < bytes as usize)
+    match spec.chunking {
+        Chunking::Fixed { bytes } => len < bytes as usize,
+        Chunking::MinCdc { min, .. } | Chunking::Cdc { min, .. } => {
+            spec.id == IMAGE && len < min as usize
+        }
+    }
 }
 
 /// The old neighbourhood of a write cannot be read: what is new is stored without it.
@@ -305,10 +315,7 @@ fn not_widened(ino: Ino, cause: &Error) -> Vec<u8> {
 }
 
 pub(super) fn largest_chunk(spec: &ClassSpec) -> usize {
-    match spec.chunking {
-        Chunking::Cdc { max, .. } => max as usize,
-        Chunking::Fixed { bytes } => bytes as usize,
-    }
+    spec.chunking.largest() as usize
 }
 
 pub(super) fn extents_of(done: &Ingested, start: u64) -> Vec<Extent> {

@@ -15,8 +15,8 @@ use super::open::{Counters, META_DIR, load_config};
 use super::shards::FIRST_SHARD_DIR;
 use super::storage::{LocalStorage, Opening, Storage};
 use super::superblock::{SUPERBLOCK_FILE, Superblock};
-use super::{Volume, names};
-use crate::config::{CONFIG_FILE, DEFAULT_SHARD};
+use super::{Volume, cuts, names};
+use crate::config::{CONFIG_FILE, DEFAULT_SHARD, new_cuts};
 use crate::env::{Env, Point};
 use crate::error::{Error, Result};
 use crate::kv::{Kv, Table};
@@ -72,7 +72,7 @@ impl Volume {
             return Err(Error::Exists { what: format!("A volume in {}", dir.display()) });
         }
         refuse_foreign_files(dir)?;
-        let config = load_config(dir)?;
+        let config = load_config(dir, &new_cuts())?;
         config.check_shards(&[DEFAULT_SHARD])?;
         let unfinished = begin(dir)?;
         let env = &options.env;
@@ -186,5 +186,6 @@ fn write_first_rows(kv: &Arc<dyn Kv>, dir: &Path, env: &Env) -> Result<()> {
         next: NextIds { chunk: ChunkNo(0), container: ContainerId(0) },
     };
     batch.put(Table::Super, &b"counters"[..], counters.encode());
+    cuts::record(&mut batch);
     kv.write(batch)
 }

@@ -332,8 +332,8 @@ impl Marking<'_> {
             .admit_repack(home.shard, frame.iter().map(|(_, row)| u64::from(row.raw_len)).sum())?;
         volume.env.hit(Point::GcRepack)?;
         let spec = volume.classifier.class(home.class);
-        let codec = codec_choice(spec.codec);
-        let hint = PutHint { class: home.class, shard: home.shard, codec };
+        let (codec, group_bytes) = (codec_choice(spec.codec), spec.group_bytes);
+        let hint = PutHint { class: home.class, shard: home.shard, codec, group_bytes };
         volume.store.rewrite(frame, hint)
     }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use log::{debug, error, warn};
 use parking_lot::{Mutex, RwLock};
 
+use super::cuts;
 use super::garbage::{GARBAGE_ROW, Garbage};
 use super::memory::Held;
 use super::reaps::ReapIndex;
@@ -18,7 +19,7 @@ use super::superblock::Superblock;
 use super::witness::{self, Witness};
 use super::{LiveBytes, Volume, rebuild};
 use crate::classify::Classifier;
-use crate::config::{CONFIG_FILE, Config};
+use crate::config::{CONFIG_FILE, Config, Cuts, new_cuts};
 use crate::cursor::{Reader, put_varint};
 use crate::env::{Env, Point};
 use crate::error::{Error, Result};
@@ -129,7 +130,7 @@ impl Volume {
         let superblock = Superblock::load(dir)?;
         let dir = fs::canonicalize(dir).map_err(|e| Error::io("open", dir, e))?;
         let lock = take_lock(&dir, &options.purpose, options.read_only)?;
-        let config = load_config(&dir)?;
+        let config = load_config(&dir, &new_cuts())?;
         let footing = Footing { dir, superblock, storage, lock };
         let volume = Self::assemble(footing, config, options)?;
         if !volume.read_only {
@@ -160,16 +161,16 @@ impl Volume {
 
     fn assemble(footing: Footing, config: Config, options: OpenOptions) -> Result<Arc<Self>> {
         let Footing { dir, superblock, storage, lock } = footing;
-        let env = &options.env;
+        let OpenOptions { env, read_only, .. } = options;
         let mut damage = Vec::new();
         env.hit(Point::OpenTables)?;
-        let how = if options.read_only { Opening::ReadOnly } else { Opening::Write };
+        let how = if read_only { Opening::ReadOnly } else { Opening::Write };
         let kv = storage.tables(&dir, &config, how)?;
+        let config = cuts::over_recorded(config, (&dir, &*kv), read_only, &mut damage)?;
         env.hit(Point::OpenShards)?;
-        let (meta, counters) =
-            load_state(&kv, (&dir, superblock.id), options.read_only, &mut damage)?;
+        let (meta, counters) = load_state(&kv, (&dir, superblock.id), read_only, &mut damage)?;
         let held = Held::new(&config.limits);
-        let mut shards = open_shards(&dir, superblock.id, &meta, &*storage, env)?;
+        let mut shards = open_shards(&dir, superblock.id, &meta, &*storage, &env)?;
         check_names(&config, &shards)?;
         let stats = Arc::new(load_totals(&meta)?);
         let garbage = Garbage::load(meta.read().super_get(GARBAGE_ROW)?.as_deref());
@@ -177,7 +178,7 @@ impl Volume {
         let store = Store::open_with(
             Arc::clone(&kv),
             Vec::new(),
-            store_options(&config, superblock.id, storage.bounds(), options.read_only),
+            store_options(&config, superblock.id, storage.bounds(), read_only),
             counters.next,
             Arc::clone(&stats),
             env.faults().clone(),
@@ -186,8 +187,8 @@ impl Volume {
         env.hit(Point::OpenThreads)?;
         let volume = Self {
             id: superblock.id,
-            read_only: options.read_only,
-            env: options.env,
+            read_only,
+            env,
             classifier: Classifier::new(&config)?,
             config,
             stats,
@@ -317,13 +318,9 @@ fn check_shard_name(name: &str, weight: u32) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn load_config(dir: &Path) -> Result<Config> {
-    let path = dir.join(CONFIG_FILE);
-    match path.try_exists() {
-        Ok(true) => Config::load(&path),
-        Ok(false) => Ok(Config::default()),
-        Err(e) => Err(Error::io("read", &path, e)),
-    }
+/// The configuration of the volume in `dir`, over `cuts`.
+pub(super) fn load_config(dir: &Path, cuts: &Cuts) -> Result<Config> {
+    Config::load_over(&dir.join(CONFIG_FILE), cuts)
 }
 
 /// A bound of the configuration as a number of bytes in memory.
@@ -344,7 +341,7 @@ pub(super) fn open_database(dir: &Path, options: &RocksOptions) -> Result<RocksK
 }
 
 /// Lets damage pass that a reader can live with.
-fn tolerate(damage: Error, read_only: bool, met: &mut Vec<String>) -> Result<()> {
+pub(super) fn tolerate(damage: Error, read_only: bool, met: &mut Vec<String>) -> Result<()> {
     if !read_only {
         return Err(damage);
     }

@@ -274,7 +274,8 @@ impl Volume {
         let spec = self.classifier.class(class);
         // Not where it was: that disk may be the one that fails.
         let shard = self.choose_shard(spec, Ino(chunk.0), raw.len())?;
-        let hint = PutHint { class, shard, codec: codec_choice(spec.codec) };
+        let (codec, group_bytes) = (codec_choice(spec.codec), spec.group_bytes);
+        let hint = PutHint { class, shard, codec, group_bytes };
         self.store.restore(chunk, raw, hint)
     }
 

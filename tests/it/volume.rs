@@ -16,6 +16,7 @@ mod opening;
 mod removal;
 mod room;
 mod scrub;
+mod small;
 mod streams;
 mod told;
 mod usage;

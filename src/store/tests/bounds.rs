@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::double::noise;
-use super::{Bench, HINT, SHARD};
+use super::{Bench, HINT};
 use crate::codec::CodecChoice;
 use crate::store::{PutHint, StoreLoad};
 use crate::types::ClassId;
@@ -17,7 +17,7 @@ fn open_groups_of_many_classes_are_bounded_together() {
     let mut most = 0;
     for number in 0..1_200_u64 {
         let class = ClassId((number % 60) as u8);
-        let hint = PutHint { class, shard: SHARD, codec: CodecChoice::None };
+        let hint = PutHint { class, codec: CodecChoice::None, ..HINT };
         let put = t.store.put(Bytes::from(noise(number, 5_000)), hint).unwrap();
         let groups = t.store.load().group_bytes;
         assert!(groups <= bound, "{groups} bytes wait in groups");

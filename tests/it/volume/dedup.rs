@@ -33,7 +33,7 @@ fn a_second_copy_of_a_tree_stores_nothing() {
 /// Both ways of cutting: by content, and in fixed cells.
 #[test]
 fn an_overwrite_in_a_large_file_rewrites_only_chunks_near_it() {
-    for (name, most) in [("big.bin", 6), ("big.img", 1)] {
+    for (name, most) in [("big.bin", 6), ("big.img", 6), ("big.db", 1)] {
         let mut t = TestVolume::new();
         let mut data = random_bytes(1, 64 * MIB);
         t.write_file(name, &data);

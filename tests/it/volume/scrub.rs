@@ -348,7 +348,7 @@ fn repair_finds_the_bytes_anywhere() {
     let from = tempfile::tempdir().unwrap();
     fs::create_dir_all(from.path().join("x/y")).unwrap();
     fs::write(from.path().join("x/other.zip"), random_bytes(7, MIB)).unwrap();
-    let moved = [&random_bytes(8, 100_001)[..], &data[MIB / 2..]].concat();
+    let moved = [&random_bytes(8, 100_001)[..], &data[MIB / 4..]].concat();
     fs::write(from.path().join("x/y/backup.dat"), moved).unwrap();
 
     let report = scrub::repair(&t, from.path(), NEVER, &mut |_| {}).unwrap();

@@ -168,13 +168,13 @@ fn an_open_file_without_a_name_still_counts() {
 #[test]
 fn what_waits_for_the_reaper_counts_as_removed() {
     let mut t = TestVolume::new();
-    // More extents than are removed at once: fixed cells of 16 KiB.
-    t.write_file("/disk.qcow2", &random_bytes(1, 40 * MIB));
+    // More extents than are removed at once: fixed cells of 8 KiB.
+    t.write_file("/shop.db", &random_bytes(1, 40 * MIB));
     let id = t.snapshot_create(b"s").unwrap().id;
-    t.truncate("/disk.qcow2", 16 * KIB as u64);
+    t.truncate("/shop.db", 16 * KIB as u64);
     let cut = alone(&t, id).raw_bytes;
     assert_eq!(cut, 40 * MIB as u64 - 16 * KIB as u64);
-    t.remove("/disk.qcow2");
+    t.remove("/shop.db");
     assert_eq!(alone(&t, id).raw_bytes, 40 * MIB as u64);
     t.crash();
     assert_eq!(alone(&t, id).raw_bytes, 40 * MIB as u64);
