@@ -270,8 +270,8 @@ fn values_out_of_bounds_are_refused() {
         bytes[at] = byte;
         record::inode(&bytes)
     };
-    assert_eq!(patched(0, 2), Err("an inode flag is unknown"));
-    assert_eq!(patched(0, 3), Err("an inode flag is unknown"));
+    assert_eq!(patched(0, 4), Err("an inode flag is unknown"));
+    assert_eq!(patched(0, 5), Err("an inode flag is unknown"));
     assert_eq!(patched(1, 8), Err("the file kind is unknown"));
     assert_eq!(patched(3, 0x20), Err("the permissions are invalid"));
     assert_eq!(patched(16, 0x94), Err("a time is invalid"));
