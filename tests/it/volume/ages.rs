@@ -2,8 +2,10 @@
 
 use crate::testkit::{KIB, MIB, TestVolume, random_bytes, read_all, splitmix64};
 
-/// An image has cells of this size, eight to a group.
+/// Cells, eight to a group.
 const CELL: usize = 16 * KIB;
+const CELLS_IN_GROUPS: &str = "[classes.image]\nchunking = \"fixed\"\navg_bytes = \"16KiB\"\n\
+                               group_bytes = \"128KiB\"\n";
 const CELLS: usize = 16 * MIB / CELL;
 const GENERATIONS: u64 = 30;
 
@@ -20,7 +22,7 @@ fn cold_read(t: &mut TestVolume, expected: &[u8]) -> (u64, u64) {
 /// file, however many generations there were. Commits cut groups short: one more each.
 #[test]
 fn a_file_of_thirty_generations_takes_few_more_frames_than_a_new_one() {
-    let mut t = TestVolume::new();
+    let mut t = TestVolume::with_config(CELLS_IN_GROUPS);
     let mut content = random_bytes(1, CELLS * CELL);
     t.write_file("/disk.img", &content);
     t.snapshot_create(b"g01").unwrap();
