@@ -32,8 +32,9 @@ const MIB: usize = 1024 * 1024;
 const PAGE: usize = 4096;
 /// Pages overwritten before an fsync.
 const OVERWRITES: usize = 2000;
-/// As class `other` cuts.
+/// What is compressed at a time.
 const GROUP_BYTES: usize = 128 * 1024;
+/// As class `other` cuts in volumes whose cuts are not recorded.
 const CUT: Chunking = Chunking::cdc(64 * 1024);
 
 /// Until the calls return, and until they are durable.
