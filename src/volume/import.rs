@@ -10,7 +10,6 @@ use super::drain::{CutBuffer, extents_of};
 use super::extent::mapped;
 use super::{Volume, names};
 use crate::classify::Facts;
-use crate::env::Point;
 use crate::error::{Error, Result};
 use crate::limits::{FILE_BYTES_MAX, LINKS_MAX, MAGIC_BYTES, TARGET_BYTES_MAX};
 use crate::meta::Edit;
@@ -125,7 +124,6 @@ impl Volume {
                 fresh.push((at, spot, arrival, cut));
             }
         }
-        self.env.hit(Point::DrainStage)?;
         let now = self.env.now();
         self.gate.mark(fresh.iter().flat_map(|(.., cut)| cut.extents.iter().map(|e| e.chunk)));
         self.stage(|edit| {
