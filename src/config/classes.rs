@@ -174,8 +174,8 @@ pub type Cuts = Vec<(ClassId, Chunking)>;
 /// |  3 | mail     | mincdc 32 KiB | 512 KiB | mailboxes move whole mails; attachments repeat  |
 /// |  4 | media    | mincdc 256 KiB| 128 KiB | copied or moved whole, rarely edited: few rows  |
 /// |  5 | archive  | mincdc 64 KiB | 256 KiB | a tar compresses to a quarter                   |
-/// |  6 | binary   | mincdc 16 KiB | 1 MiB   | builds shift code; cut as the images that hold  |
-/// |    |          |               |         | it are                                          |
+/// |  6 | binary   | mincdc 16 KiB | 128 KiB | builds shift code; cut as the images that hold  |
+/// |    |          |               |         | it are, which are read at random                |
 /// |  7 | image    | mincdc 16 KiB | 64 KiB  | finds its files outside and in other images,    |
 /// |    |          |               |         | wherever they lie; read at random               |
 /// |  8 | database | fixed 8 KiB   | 64 KiB  | the page of PostgreSQL, two of SQLite; read at  |
@@ -192,7 +192,7 @@ const BUILT_IN: [(ClassId, &str, Chunking, u32); 10] = [
     (MAIL, "mail", Chunking::min_cdc(32 * 1024), 512 * 1024),
     (MEDIA, "media", Chunking::min_cdc(256 * 1024), 128 * 1024),
     (ARCHIVE, "archive", Chunking::min_cdc(64 * 1024), 256 * 1024),
-    (BINARY, "binary", Chunking::min_cdc(16 * 1024), GROUP_BYTES_MAX),
+    (BINARY, "binary", Chunking::min_cdc(16 * 1024), 128 * 1024),
     (IMAGE, "image", Chunking::min_cdc(16 * 1024), 64 * 1024),
     (DATABASE, "database", Chunking::Fixed { bytes: 8 * 1024 }, 64 * 1024),
     (LOG, "log", Chunking::min_cdc(64 * 1024), 256 * 1024),
