@@ -85,6 +85,11 @@ fn next_reap(
     let why = |why| damaged(Table::Reap, &key, why);
     let of = key::read_inode(&key).map_err(why)?;
     let reap = record::reap(&value).map_err(why)?;
-    let held = reap.delete && reap.from == 0 && is_open(of);
-    Ok(Some((of, if held { u64::MAX } else { reap.from })))
+    let from = match (reap.delete, is_open(of)) {
+        // Nothing of it will stay, though for now only a tail that was cut before is being removed.
+        (true, false) => 0,
+        (true, true) if reap.from == 0 => u64::MAX,
+        _ => reap.from,
+    };
+    Ok(Some((of, from)))
 }
