@@ -32,7 +32,7 @@ apt_get() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq "$@" </dev/nu
 needs() {
     cat <<'NEEDS'
 g++            g++
-/usr/lib/llvm-*/lib/libclang*.so*|/usr/lib/*/libclang*.so*  libclang-dev
+/usr/lib/llvm-*/lib/libclang.so*|/usr/lib/llvm-*/lib/libclang-[0-9]*.so*|/usr/lib/*/libclang.so*|/usr/lib/*/libclang-[0-9]*.so*  libclang-dev
 pkg-config     pkg-config
 git            git
 rsync          rsync
