@@ -17,8 +17,7 @@ mod walk;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
@@ -27,14 +26,10 @@ pub use report::{ExportChange, ExportReport, ExportWhat};
 use self::file::Job;
 use self::walk::Walk;
 use crate::error::{Error, Result};
-use crate::queue::Queue;
+use crate::queue::{Failure, Queue};
 use crate::sys::disk;
 use crate::types::{Epoch, Ino};
 use crate::volume::Volume;
-
-/// Threads that write files.
-const WRITERS_MIN: usize = 2;
-const WRITERS_MAX: usize = 8;
 
 /// What is exported.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,22 +57,9 @@ struct Shared<'a> {
     report: Mutex<ExportReport>,
     written_bytes: AtomicU64,
     /// What ended the work.
-    failure: Mutex<Option<Error>>,
-    stop: AtomicBool,
+    failure: Failure,
     /// We may give files to others.
     is_root: bool,
-}
-
-impl Shared<'_> {
-    /// Ends the work with the first cause.
-    fn fail(&self, error: Error) {
-        self.failure.lock().get_or_insert(error);
-        self.stop.store(true, Ordering::Relaxed);
-    }
-
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
 }
 
 /// Exports into the directory `dest`, which is made if only its last name is missing.
@@ -100,52 +82,23 @@ pub fn run(
         epoch: origin.epoch,
         report: Mutex::new(ExportReport { dry_run, ..ExportReport::default() }),
         written_bytes: AtomicU64::new(0),
-        failure: Mutex::new(None),
-        stop: AtomicBool::new(false),
+        failure: Failure::default(),
         is_root: crate::sys::mount::effective_ids().0 == 0,
     };
     let queue = Queue::new();
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let writers = if dry_run { 0 } else { cores.clamp(WRITERS_MIN, WRITERS_MAX) };
-    thread::scope(|scope| {
-        let _close = queue.closer();
-        for number in 0..writers {
-            let builder = thread::Builder::new().name(format!("export-{number}"));
-            let work = || work(&shared, &queue);
-            if let Err(e) = builder.spawn_scoped(scope, work)
-                && number == 0
-            {
-                let e = Error::io("start a thread for", Path::new("the export"), e);
-                return shared.fail(e);
-            }
-        }
-        let mut walk = Walk::new(&shared, &queue, host);
-        if let Err(error) = walk.all(origin, PathBuf::from(dest), existed) {
-            shared.fail(error);
-        }
+    let export = |job: Job| {
+        let mut tasks = job.into_iter().take_while(|_| !shared.failure.is_there());
+        tasks.try_for_each(|task| file::export(&shared, &task))
+    };
+    queue.work_beside(("export", !dry_run), &shared.failure, &export, || {
+        Walk::new(&shared, &queue, host).all(origin, PathBuf::from(dest), existed)
     });
     drop(queue);
     let durable = if dry_run { Ok(()) } else { disk::sync_all_of(dest) };
     let mut report = shared.report.into_inner();
     report.written_bytes = shared.written_bytes.into_inner();
-    match shared.failure.into_inner() {
-        Some(error) => Err(error),
-        None => durable.map(|()| report).map_err(|e| Error::io("sync", dest, e)),
-    }
-}
-
-fn work(shared: &Shared<'_>, queue: &Queue<Job>) {
-    while let Some(job) = queue.take() {
-        for task in job {
-            if shared.stopped() {
-                break;
-            }
-            if let Err(error) = file::export(shared, &task) {
-                shared.fail(error);
-            }
-        }
-        queue.done();
-    }
+    shared.failure.into_result()?;
+    durable.map(|()| report).map_err(|e| Error::io("sync", dest, e))
 }
 
 /// True if the destination was there.

@@ -23,8 +23,7 @@ mod walk;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
@@ -34,13 +33,9 @@ pub use report::{ImportChange, ImportReport, ImportWhat};
 use self::file::Job;
 use self::walk::Walk;
 use crate::error::{Error, Result};
-use crate::queue::Queue;
+use crate::queue::{Failure, Queue};
 use crate::types::Changed;
 use crate::volume::Volume;
-
-/// Threads that read and store files: they wait for disks, too, so more than there are cores.
-const READERS_MIN: usize = 2;
-const READERS_MAX: usize = 8;
 
 /// Something to import.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,22 +65,9 @@ struct Shared<'a> {
     report: Mutex<ImportReport>,
     read_bytes: AtomicU64,
     /// What ended the work.
-    failure: Mutex<Option<Error>>,
-    stop: AtomicBool,
+    failure: Failure,
     /// Who reads.
     reader: u32,
-}
-
-impl Shared<'_> {
-    /// Ends the work with the first cause.
-    fn fail(&self, error: Error) {
-        self.failure.lock().get_or_insert(error);
-        self.stop.store(true, Ordering::Relaxed);
-    }
-
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
 }
 
 /// Imports `sources` into the directory `dest` of the live tree, a path from the root.
@@ -108,49 +90,21 @@ pub fn run(
         changed: host.changed,
         report: Mutex::new(ImportReport { dry_run: options.dry_run, ..ImportReport::default() }),
         read_bytes: AtomicU64::new(0),
-        failure: Mutex::new(None),
-        stop: AtomicBool::new(false),
+        failure: Failure::default(),
         reader: crate::sys::mount::effective_ids().0,
     };
     let queue = Queue::new();
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let readers = if options.dry_run { 0 } else { cores.clamp(READERS_MIN, READERS_MAX) };
-    thread::scope(|scope| {
-        let _close = queue.closer();
-        for number in 0..readers {
-            let builder = thread::Builder::new().name(format!("import-{number}"));
-            let work = || work(&shared, &queue);
-            if let Err(e) = builder.spawn_scoped(scope, work)
-                && number == 0
-            {
-                let e = Error::io("start a thread for", Path::new("the import"), e);
-                return shared.fail(e);
-            }
-        }
+    let import = |job: Job| file::import(&shared, job);
+    queue.work_beside(("import", !options.dry_run), &shared.failure, &import, || {
         let mut walk = Walk::new(&shared, &queue, options, host);
-        let walked = sources.iter().try_for_each(|source| walk.source(source, dest));
-        if let Err(error) = walked.and_then(|()| walk.finish()) {
-            shared.fail(error);
-        }
+        sources.iter().try_for_each(|source| walk.source(source, dest))?;
+        walk.finish()
     });
     let mut report = shared.report.into_inner();
     report.read_bytes = shared.read_bytes.into_inner();
     let durable = if options.dry_run { Ok(()) } else { volume.commit() };
-    match shared.failure.into_inner() {
-        Some(error) => Err(error),
-        None => durable.map(|()| report),
-    }
-}
-
-fn work(shared: &Shared<'_>, queue: &Queue<Job>) {
-    while let Some(job) = queue.take() {
-        if !shared.stopped()
-            && let Err(error) = file::import(shared, job)
-        {
-            shared.fail(error);
-        }
-        queue.done();
-    }
+    shared.failure.into_result()?;
+    durable.map(|()| report)
 }
 
 /// Refuses what would go wrong later.

@@ -1,19 +1,27 @@
 //! Work on its way to threads: bounded, and whoever waits looks up now and then.
 //!
-//! Guarantees: jobs are taken in the order in which they were added; nobody waits for longer than
-//! 200 ms without a look at whether to go on. Does not: start threads.
+//! Guarantees: jobs are taken in the order in which they were added; who adds them waits for no
+//! longer than 200 ms without a look at whether to go on; the first failure ends the work of all.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Jobs that wait: a job has at most some megabytes once it is read, which a thread does.
 const JOBS_MAX: usize = 16;
 /// How often whoever waits looks up.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Threads that work beside who adds the jobs: they wait for disks, too, so more than one on a
+/// small machine.
+const THREADS_MIN: usize = 2;
+const THREADS_MAX: usize = 8;
 
 struct State<T> {
     waiting: VecDeque<T>,
@@ -110,6 +118,75 @@ impl<T> Queue<T> {
     }
 }
 
+impl<T: Send> Queue<T> {
+    /// Runs `feed`, which adds jobs, beside threads that do them; returns when all have ended. With
+    /// `threads` unset nobody takes jobs. What fails is in `failure`.
+    pub fn work_beside(
+        &self,
+        (name, threads): (&str, bool),
+        failure: &Failure,
+        work: &(dyn Fn(T) -> Result<()> + Sync),
+        feed: impl FnOnce() -> Result<()>,
+    ) {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let threads = if threads { cores.clamp(THREADS_MIN, THREADS_MAX) } else { 0 };
+        thread::scope(|scope| {
+            let _close = self.closer();
+            for number in 0..threads {
+                let builder = thread::Builder::new().name(format!("{name}-{number}"));
+                if let Err(e) = builder.spawn_scoped(scope, || self.work(failure, work))
+                    && number == 0
+                {
+                    let what = PathBuf::from(format!("the {name}"));
+                    return failure.note(Error::io("start a thread for", &what, e));
+                }
+            }
+            if let Err(error) = feed() {
+                failure.note(error);
+            }
+        });
+    }
+
+    fn work(&self, failure: &Failure, work: &(dyn Fn(T) -> Result<()> + Sync)) {
+        while let Some(job) = self.take() {
+            if !failure.is_there()
+                && let Err(error) = work(job)
+            {
+                failure.note(error);
+            }
+            self.done();
+        }
+    }
+}
+
+/// The first thing that went wrong: it ends the work of all who look.
+#[derive(Debug, Default)]
+pub struct Failure {
+    first: Mutex<Option<Error>>,
+    there: AtomicBool,
+}
+
+impl Failure {
+    /// Ends the work; the first cause counts.
+    pub fn note(&self, error: Error) {
+        self.first.lock().get_or_insert(error);
+        self.there.store(true, Ordering::Relaxed);
+    }
+
+    /// True if the work is to end.
+    pub fn is_there(&self) -> bool {
+        self.there.load(Ordering::Relaxed)
+    }
+
+    /// The cause.
+    ///
+    /// # Errors
+    /// What was noted first.
+    pub fn into_result(self) -> Result<()> {
+        self.first.into_inner().map_or(Ok(()), Err)
+    }
+}
+
 impl<T> Default for Queue<T> {
     fn default() -> Self {
         Self::new()
@@ -138,7 +215,7 @@ mod tests {
     #[test]
     fn all_that_is_pushed_is_done_and_who_waits_may_give_up() {
         let (queue, done) = (Queue::new(), AtomicUsize::new(0));
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let _close = queue.closer();
             for _ in 0..2 {
                 scope.spawn(|| {

@@ -213,7 +213,7 @@ fn copy(
 ) -> Result<u64> {
     let mut at = run.start;
     while at < run.end {
-        if shared.stopped() {
+        if shared.failure.is_there() {
             return Err(Error::Busy { what: "Stopped".to_owned() });
         }
         // Pieces end where pieces of the file end, so that they are aligned.

@@ -315,7 +315,7 @@ impl<'a, 'q, 'h> Walk<'a, 'q, 'h> {
                 "{seen} entries done, {written} MiB written, now at {at}"
             ));
         }
-        if self.shared.stopped() {
+        if self.shared.failure.is_there() {
             // The cause is noted already.
             return Err(Error::Busy { what: "Stopped".to_owned() });
         }

@@ -241,7 +241,7 @@ fn copy(
     let mut large = shared.volume.import_large(&task.spot, arrival, head)?;
     let mut reading = Reading { sparse: facts.blocks() * 512 < facts.len(), at: 0, end: 0 };
     while reading.at < facts.len() {
-        if shared.stopped() {
+        if shared.failure.is_there() {
             return Err(Error::Busy { what: "Stopped".to_owned() });
         }
         let len = facts.len();

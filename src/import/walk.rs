@@ -429,7 +429,7 @@ impl<'a, 'h> Walk<'a, 'h> {
             let path = shown_path(&self.path);
             (self.host.progress)(&format!("{seen} entries done, {read} MiB read, now at {path}"));
         }
-        if self.shared.stopped() {
+        if self.shared.failure.is_there() {
             // The cause is noted already.
             return Err(Error::Busy { what: "Stopped".to_owned() });
         }

@@ -79,7 +79,7 @@ fn untidy(t: &TestVolume, seed: u64) {
 #[test]
 fn a_dry_run_says_exactly_what_a_run_does() {
     let (mut freed, mut repacked) = (0, 0);
-    for seed in 0..6 {
+    for seed in 0..12 {
         let t = TestVolume::with_config(TINY_CONTAINERS);
         untidy(&t, seed);
         t.commit().unwrap();
@@ -109,7 +109,7 @@ fn a_dry_run_says_exactly_what_a_run_does() {
         let again = look(&t);
         assert_eq!((again.freed_bytes, again.repacked_bytes), (0, 0), "seed {seed}: {again:#?}");
     }
-    assert!(freed > 5 && repacked > 1, "the volumes were too tidy: {freed} {repacked}");
+    assert!(freed > 10 && repacked > 5, "the volumes were too tidy: {freed} {repacked}");
 }
 
 /// What is removed but not yet taken apart counts as gone, unless it is open or in a snapshot.
