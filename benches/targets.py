@@ -157,11 +157,13 @@ class Strata(Target):
 class Floor(Target):
     """A file system that forgets: what FUSE itself takes."""
 
+    # As a daemon is: the scheduler treats sessions as groups.
+    own_session = True
+
     def start(self):
         super().start()
-        # In a session of its own, as a daemon is: the scheduler treats sessions as groups.
         command = [self.settings.nullfs, self.at]
-        self.process = subprocess.Popen(command, start_new_session=True)
+        self.process = subprocess.Popen(command, start_new_session=self.own_session)
         self.pid = self.process.pid
         self.wait_mounted()
 
@@ -176,6 +178,12 @@ class Floor(Target):
         self.process.terminate()
         self.process.wait()
         super().stop()
+
+
+class Near(Floor):
+    """The floor in the session of those who use it, as no daemon is."""
+
+    own_session = False
 
 
 class Bindfs(Target):
@@ -390,4 +398,4 @@ class Restic(Tool):
         return self.at / "tags" / name / "latest"
 
 
-TARGETS = {target.__name__.lower(): target for target in (Strata, Ext4, Floor, Bindfs, Btrfs, S3ql, Borg, Restic)}
+TARGETS = {target.__name__.lower(): target for target in (Strata, Ext4, Floor, Near, Bindfs, Btrfs, S3ql, Borg, Restic)}

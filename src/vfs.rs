@@ -23,6 +23,7 @@ mod diffdirs;
 mod differences;
 mod dirs;
 mod files;
+mod giving;
 mod gmt;
 mod handles;
 mod history;
@@ -39,6 +40,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use self::differences::Kept;
+use self::giving::Given;
 use self::handles::Handles;
 use self::removed::Removed;
 use self::shown::Answers;
@@ -202,6 +204,7 @@ pub struct Vfs {
     differences: Arc<Kept>,
     answers: Answers,
     removed: Removed,
+    given: Given,
 }
 
 impl Vfs {
@@ -214,6 +217,8 @@ impl Vfs {
             MemoryUse::new(held.bytes(), VIRTUAL_BYTES_MAX, "fixed")
         });
         let differences = diffdirs::kept(volume.stats());
+        let given = || MemoryUse::new(Given::BYTES, Given::BYTES, "fixed");
+        volume.stats().holders.announce("given_nodes", given);
         Self {
             volume,
             snapdir_visible: options.snapdir_visible,
@@ -225,6 +230,7 @@ impl Vfs {
             differences,
             answers: Answers::default(),
             removed: Removed::default(),
+            given: Given::default(),
         }
     }
 
@@ -302,6 +308,7 @@ impl Vfs {
     /// The kernel takes back `lookups` of a node. Only virtual ones are counted; a directory that
     /// was removed is looked up no more, so all are taken back at once.
     pub fn forget(&self, node: Node, lookups: u64) {
+        self.given.forget(node);
         match node {
             Node::Virtual(number) => self.virtuals.forget(number, lookups),
             Node::Live(ino) => self.removed.forget(ino),

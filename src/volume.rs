@@ -216,7 +216,8 @@ pub struct OpenFile {
 
 enum Content {
     Live(Arc<FileNode>),
-    Past(Epoch),
+    /// What it was in this epoch, and its length.
+    Past(Epoch, u64),
 }
 
 impl Volume {
@@ -287,13 +288,16 @@ impl Volume {
                     self.held.close_file();
                     return Err(Error::Stale);
                 }
-                Content::Past(epoch)
+                Content::Past(epoch, 0)
             }
         };
         // From here on dropping `file` undoes the opening.
-        let file = OpenFile { volume: Arc::clone(self), ino, content };
-        let inode = self.meta.read().inode(at, ino)?;
-        match inode.ok_or_else(|| Error::not_found("inode"))?.kind {
+        let mut file = OpenFile { volume: Arc::clone(self), ino, content };
+        let inode = self.meta.read().inode(at, ino)?.ok_or_else(|| Error::not_found("inode"))?;
+        if let Content::Past(_, len) = &mut file.content {
+            *len = inode.size;
+        }
+        match inode.kind {
             FileKind::Regular => Ok(file),
             FileKind::Directory => Err(Error::IsDirectory),
             _ => Err(Error::invalid("Only a regular file has content")),
@@ -381,7 +385,7 @@ impl OpenFile {
     pub fn at(&self) -> At {
         match self.content {
             Content::Live(_) => At::Live,
-            Content::Past(epoch) => At::Epoch(epoch),
+            Content::Past(epoch, _) => At::Epoch(epoch),
         }
     }
 
@@ -396,7 +400,7 @@ impl OpenFile {
     fn node(&self) -> Result<&FileNode> {
         match &self.content {
             Content::Live(node) => Ok(node),
-            Content::Past(_) => Err(Error::ReadOnly { what: "a snapshot".to_owned() }),
+            Content::Past(..) => Err(Error::ReadOnly { what: "a snapshot".to_owned() }),
         }
     }
 
@@ -416,7 +420,7 @@ impl OpenFile {
     pub fn finish(&self) -> Result<()> {
         match &self.content {
             Content::Live(_) => self.volume.drain_ino(self.ino),
-            Content::Past(_) => Ok(()),
+            Content::Past(..) => Ok(()),
         }
     }
 
@@ -428,7 +432,10 @@ impl OpenFile {
         self.volume.garbage.note_foreground();
         match &self.content {
             Content::Live(node) => self.volume.read_live(node, offset, len),
-            Content::Past(epoch) => self.volume.read_past(At::Epoch(*epoch), self.ino, offset, len),
+            Content::Past(epoch, size) => {
+                let left = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX);
+                self.volume.read_past(At::Epoch(*epoch), self.ino, offset, len.min(left))
+            }
         }
     }
 }
@@ -438,7 +445,7 @@ impl Drop for OpenFile {
         self.volume.held.close_file();
         match &self.content {
             Content::Live(node) => self.volume.closed(node.ino),
-            Content::Past(epoch) => self.volume.meta.unpin(*epoch),
+            Content::Past(epoch, _) => self.volume.meta.unpin(*epoch),
         }
     }
 }

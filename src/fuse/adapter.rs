@@ -207,8 +207,14 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let opened =
-            self.about("open", ino, |vfs, node| vfs.open(node, open_how(flags.0), caller(req)));
+        let opened = self.about("open", ino, |vfs, node| {
+            let (how, store) = (open_how(flags.0), self.notifier.get());
+            let opened = vfs.open(node, how, caller(req))?;
+            if let Some(kernel) = store.filter(|_| !how.write && !opened.direct) {
+                vfs.give(node, opened.handle, |content| kernel.store(ino, 0, content).is_ok());
+            }
+            Ok(opened)
+        });
         answer!(reply, opened, opened => {
             reply.opened(FileHandle(opened.handle), opened_flags(opened));
         });

@@ -98,6 +98,7 @@ impl Vfs {
         if is_nothing(&change) {
             return Ok(attr(node, &self.volume.stat(At::Live, ino)?));
         }
+        let _alone = change.size.map(|_| self.handles.resize(ino));
         let stat = self.volume.set_attributes(ino, &change)?;
         if wanted.perm.is_some_and(|perm| perm & SET_ID_BITS != 0) {
             self.handles.may_have_privileges(ino);

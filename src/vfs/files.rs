@@ -62,6 +62,10 @@ impl Vfs {
         if how.write || how.truncate {
             self.writable(node)?;
         }
+        if how.write {
+            // What is written past its pages makes the kernel drop them.
+            self.given.forget(node);
+        }
         let (at, ino) = self.place(node)?;
         // Says so if it is no regular file.
         let file = self.volume.open_file(at, ino)?;

@@ -5,13 +5,17 @@
 //! So a handle goes past the cache only if it wants to and no other goes through it, or if another
 //! does so already. This is why the kernel needs no telling to drop pages.
 //!
+//! While the content of an inode is given to the kernel (`giving`), whoever would open it or change
+//! its length waits; readers, too: their requests could hold a page for which the giver waits, with
+//! all request loops giving. A giver waits for no request.
+//!
 //! Both locks are leaves and are never held together.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use crate::types::{At, Ino};
 use crate::volume::OpenFile;
@@ -31,6 +35,39 @@ struct Uses {
     writers: u32,
     /// Known to have no set-id bits and no capabilities.
     no_privileges: bool,
+    /// Its content is on its way to the kernel.
+    giving: bool,
+    /// Changes of its length under way.
+    resizing: u32,
+}
+
+impl Uses {
+    fn is_used(&self) -> bool {
+        self.cached + self.direct + self.resizing > 0 || self.giving
+    }
+}
+
+/// Keeps others from an inode while its content is given, or its content from being given while
+/// its length changes.
+pub(super) struct Alone<'a> {
+    handles: &'a Handles,
+    ino: Ino,
+    resizing: bool,
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        let mut all = self.handles.uses.lock();
+        if let Some(uses) = all.get_mut(&self.ino) {
+            uses.resizing -= u32::from(self.resizing);
+            uses.giving &= self.resizing;
+            if !uses.is_used() {
+                all.remove(&self.ino);
+            }
+        }
+        drop(all);
+        self.handles.given.notify_all();
+    }
 }
 
 /// All open files.
@@ -39,6 +76,8 @@ pub(super) struct Handles {
     next: AtomicU64,
     open: RwLock<HashMap<u64, Arc<Handle>>>,
     uses: Mutex<HashMap<Ino, Uses>>,
+    /// Somebody has ended giving.
+    given: Condvar,
 }
 
 impl Handles {
@@ -62,8 +101,37 @@ impl Handles {
         Some((handle, last))
     }
 
+    /// The uses, when the inode is not being given.
+    fn settled(&self, ino: Ino) -> MutexGuard<'_, HashMap<Ino, Uses>> {
+        let mut all = self.uses.lock();
+        while all.get(&ino).is_some_and(|uses| uses.giving) {
+            self.given.wait(&mut all);
+        }
+        all
+    }
+
+    /// Lets the content of an open inode be given, if only this reader has it open and nobody
+    /// changes its length; until the answer is dropped nobody will.
+    pub(super) fn alone(&self, handle: &Handle) -> Option<Alone<'_>> {
+        let ino = handle.file.ino();
+        let mut all = self.uses.lock();
+        let uses = all.get_mut(&ino)?;
+        let (direct, others) = (handle.direct || uses.direct > 0, uses.cached != 1);
+        if direct || others || handle.writes || uses.resizing > 0 || uses.giving {
+            return None;
+        }
+        uses.giving = true;
+        Some(Alone { handles: self, ino, resizing: false })
+    }
+
+    /// Lets the length of an inode be changed.
+    pub(super) fn resize(&self, ino: Ino) -> Alone<'_> {
+        self.settled(ino).entry(ino).or_default().resizing += 1;
+        Alone { handles: self, ino, resizing: true }
+    }
+
     fn add_use(&self, ino: Ino, writes: bool, wants_direct: bool) -> bool {
-        let mut uses = self.uses.lock();
+        let mut uses = self.settled(ino);
         let uses = uses.entry(ino).or_default();
         let direct = uses.direct > 0 || (wants_direct && uses.cached == 0);
         *(if direct { &mut uses.direct } else { &mut uses.cached }) += 1;
@@ -78,7 +146,7 @@ impl Handles {
         *(if handle.direct { &mut uses.direct } else { &mut uses.cached }) -= 1;
         uses.writers -= u32::from(handle.writes);
         let last_writer = handle.writes && uses.writers == 0;
-        if uses.cached + uses.direct == 0 {
+        if !uses.is_used() {
             all.remove(&ino);
         }
         last_writer

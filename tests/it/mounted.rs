@@ -16,6 +16,7 @@ mod find;
 mod fstab;
 mod gc;
 mod git;
+mod giving;
 pub mod helper;
 mod history;
 mod import;
