@@ -14,10 +14,94 @@ pub(super) const fn memory_of_write(len: usize) -> usize {
     len + RANGE_BYTES + SPARE_BYTES
 }
 
+/// Memory that a new range takes from the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Room {
+    /// Bytes before the range, for what is put under it later.
+    pub(super) front: usize,
+    /// Bytes in all; fewer than the range needs are none to spare.
+    pub(super) bytes: usize,
+}
+
+/// Bytes of one range, which may have room before and behind them.
+#[derive(Debug, Default)]
+pub(super) struct Run {
+    memory: Vec<u8>,
+    /// Where the range begins in `memory`.
+    front: usize,
+}
+
+impl Run {
+    /// `data` with room around it.
+    pub(super) fn with_room(data: &[u8], room: Room) -> Self {
+        let mut memory = Vec::with_capacity(room.bytes.max(room.front + data.len()));
+        memory.resize(room.front, 0);
+        memory.extend_from_slice(data);
+        Self { memory, front: room.front }
+    }
+
+    /// Memory that it takes.
+    pub(super) fn capacity(&self) -> usize {
+        self.memory.capacity()
+    }
+
+    /// Adds bytes behind.
+    pub(super) fn append(&mut self, more: &[u8]) {
+        let len = self.len();
+        let memory = &mut self.memory;
+        if memory.capacity() - memory.len() < more.len() {
+            memory.reserve_exact(more.len() + len.min(SPARE_BYTES));
+        }
+        memory.extend_from_slice(more);
+    }
+
+    /// Adds bytes before; moves the others only if there is no room.
+    pub(super) fn prepend(&mut self, data: &[u8]) {
+        if data.len() > self.front {
+            let mut joined =
+                Self::with_room(data, Room { front: 0, bytes: data.len() + self.len() });
+            joined.append(self);
+            *self = joined;
+            return;
+        }
+        self.front -= data.len();
+        self.memory[self.front..self.front + data.len()].copy_from_slice(data);
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.front..]
+    }
+
+    /// Keeps the first `len` bytes; returns the others.
+    fn split_off(&mut self, len: usize) -> Self {
+        self.memory.split_off(self.front + len).into()
+    }
+
+    /// Keeps the first `len` bytes, and little to spare.
+    fn truncate(&mut self, len: usize) {
+        self.memory.truncate(self.front + len);
+        self.memory.shrink_to(self.memory.len() + SPARE_BYTES);
+    }
+}
+
+impl std::ops::Deref for Run {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[self.front..]
+    }
+}
+
+impl From<Vec<u8>> for Run {
+    fn from(memory: Vec<u8>) -> Self {
+        Self { memory, front: 0 }
+    }
+}
+
 /// Dirty ranges of one file: disjoint, and never touching, so a stream is one range.
 #[derive(Debug, Default)]
 pub(super) struct DirtyRanges {
-    ranges: BTreeMap<u64, Vec<u8>>,
+    ranges: BTreeMap<u64, Run>,
     bytes: usize,
     memory: usize,
 }
@@ -47,11 +131,16 @@ impl DirtyRanges {
 
     /// Length of the range that begins at `start`.
     pub(super) fn len_at(&self, start: u64) -> usize {
-        self.ranges.get(&start).map_or(0, Vec::len)
+        self.ranges.get(&start).map_or(0, |run| run.len())
     }
 
     /// Puts `data` at `offset`, over what is there.
     pub(super) fn write(&mut self, offset: u64, data: &[u8]) {
+        self.write_with(offset, data, Room::default());
+    }
+
+    /// As [`DirtyRanges::write`]. A range that begins with it gets `room`.
+    pub(super) fn write_with(&mut self, offset: u64, data: &[u8], room: Room) {
         if data.is_empty() {
             return;
         }
@@ -63,24 +152,29 @@ impl DirtyRanges {
             _ => None,
         };
         let start = before.unwrap_or(offset);
-        let mut joined = before.and_then(|start| self.remove(start)).unwrap_or_default();
-        let at = (offset - start) as usize;
-        let overlap = data.len().min(joined.len() - at);
-        joined[at..at + overlap].copy_from_slice(&data[..overlap]);
-        append(&mut joined, &data[overlap..]);
+        let mut joined = match before.and_then(|start| self.remove(start)) {
+            Some(mut joined) => {
+                let at = (offset - start) as usize;
+                let overlap = data.len().min(joined.len() - at);
+                joined.bytes_mut()[at..at + overlap].copy_from_slice(&data[..overlap]);
+                joined.append(&data[overlap..]);
+                joined
+            }
+            None => Run::with_room(data, room),
+        };
         // Ranges that begin within us, or where we end, are absorbed.
         let absorbed: Vec<u64> = self.ranges.range(offset + 1..=end).map(|(s, _)| *s).collect();
         for other in absorbed {
             let old = self.remove(other).expect("the key was just listed");
             let known = (start + joined.len() as u64 - other) as usize;
             if let Some(tail) = old.get(known..) {
-                append(&mut joined, tail);
+                joined.append(tail);
             }
         }
         self.insert(start, joined);
     }
 
-    fn remove(&mut self, start: u64) -> Option<Vec<u8>> {
+    fn remove(&mut self, start: u64) -> Option<Run> {
         let data = self.ranges.remove(&start)?;
         self.bytes -= data.len();
         self.memory -= data.capacity() + RANGE_BYTES;
@@ -104,7 +198,6 @@ impl DirtyRanges {
             }
             if start < range.start {
                 data.truncate((range.start - start) as usize);
-                data.shrink_to(data.len() + SPARE_BYTES);
                 self.insert(start, data);
             }
         }
@@ -119,8 +212,10 @@ impl DirtyRanges {
         }
     }
 
-    /// Puts `data` at `offset` where nothing was written since it was taken.
-    pub(super) fn write_under(&mut self, offset: u64, data: &[u8]) {
+    /// Puts `data` at `offset` where nothing was written since it was taken. What was written
+    /// behind it stays where it is in memory if it has room in front; if nothing was, what comes
+    /// gets `room`.
+    pub(super) fn write_under(&mut self, offset: u64, data: &[u8], room: Room) {
         if data.is_empty() {
             return;
         }
@@ -132,9 +227,14 @@ impl DirtyRanges {
             .filter(|(start, newer)| **start + newer.len() as u64 >= offset);
         let from = reaching.map_or(offset, |(start, _)| *start);
         let met: Vec<u64> = self.ranges.range(from..=end).map(|(start, _)| *start).collect();
+        if met == [end] {
+            let mut newer = self.remove(end).expect("the key was just listed");
+            newer.prepend(data);
+            return self.insert(offset, newer);
+        }
         let newer: Vec<_> =
             met.into_iter().filter_map(|start| Some((start, self.remove(start)?))).collect();
-        self.write(offset, data);
+        self.write_with(offset, data, room);
         newer.iter().for_each(|(start, newer)| self.write(*start, newer));
     }
 
@@ -164,12 +264,12 @@ impl DirtyRanges {
     }
 
     /// Takes the range that begins at `start`.
-    pub(super) fn take(&mut self, start: u64) -> Option<Vec<u8>> {
+    pub(super) fn take(&mut self, start: u64) -> Option<Run> {
         self.remove(start)
     }
 
     /// Puts back what [`DirtyRanges::take`] took, or a part of it, unless it was written again.
-    pub(super) fn insert(&mut self, start: u64, data: Vec<u8>) {
+    pub(super) fn insert(&mut self, start: u64, data: Run) {
         if !data.is_empty() {
             self.bytes += data.len();
             self.memory += data.capacity() + RANGE_BYTES;
@@ -189,13 +289,6 @@ pub(super) fn overlay_piece(start: u64, data: &[u8], offset: u64, buf: &mut [u8]
     }
 }
 
-fn append(to: &mut Vec<u8>, more: &[u8]) {
-    if to.capacity() - to.len() < more.len() {
-        to.reserve_exact(more.len() + to.len().min(SPARE_BYTES));
-    }
-    to.extend_from_slice(more);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,6 +300,8 @@ mod tests {
         Discard(u64, u64),
         TakeAndPutBack,
         WriteUnder(u64, Vec<u8>),
+        /// A write that begins a range with so much room in front, and so much in all.
+        WriteWith(u64, Vec<u8>, usize, usize),
     }
 
     fn op() -> impl Strategy<Value = Op> {
@@ -217,6 +312,8 @@ mod tests {
             1 => Just(Op::TakeAndPutBack),
             2 => (0u64..200, proptest::collection::vec(1u8.., 0..40))
                 .prop_map(|(o, d)| Op::WriteUnder(o, d)),
+            2 => (0u64..200, proptest::collection::vec(1u8.., 0..40), 0usize..50, 0usize..150)
+                .prop_map(|(o, d, f, b)| Op::WriteWith(o, d, f, b)),
         ]
     }
 
@@ -233,6 +330,30 @@ mod tests {
         assert!(sparse.memory() >= 1000 * RANGE_BYTES);
     }
 
+    /// The rest of a take, put under what came meanwhile, moves none of it.
+    #[test]
+    fn a_stream_with_room_stays_where_it_is() {
+        let mut dirty = DirtyRanges::default();
+        let room = Room { front: 300, bytes: 4000 };
+        dirty.write_with(5000, &[1; 1000], room);
+        let place = |dirty: &DirtyRanges, at: u64| {
+            let (start, run) = dirty.ranges.range(..=at).next_back().unwrap();
+            run[(at - start) as usize..].as_ptr()
+        };
+        let before = place(&dirty, 5000);
+        dirty.write_under(4800, &[2; 200], room);
+        dirty.write(6000, &[3; 2000]);
+        assert_eq!(place(&dirty, 5000), before);
+        let taken = dirty.take(4800).unwrap();
+        assert_eq!(*taken, [vec![2; 200], vec![1; 1000], vec![3; 2000]].concat());
+        // Without newer bytes the rest begins a range that has the room; one that has none moves.
+        dirty.write_under(7900, &taken[3100..], room);
+        assert_eq!(dirty.memory(), 4000 + RANGE_BYTES);
+        dirty.write_under(7000, &[4; 900], room);
+        let moved = dirty.take(7000).unwrap();
+        assert_eq!(*moved, [vec![4; 900], vec![3; 100]].concat());
+    }
+
     proptest! {
         /// The ranges are a byte array in which 0 means "not dirty".
         #[test]
@@ -246,8 +367,14 @@ mod tests {
                         model[offset as usize..offset as usize + data.len()]
                             .copy_from_slice(&data);
                     }
+                    Op::WriteWith(offset, data, front, bytes) => {
+                        dirty.write_with(offset, &data, Room { front, bytes });
+                        model[offset as usize..offset as usize + data.len()]
+                            .copy_from_slice(&data);
+                    }
                     Op::WriteUnder(offset, data) => {
-                        dirty.write_under(offset, &data);
+                        let room = Room { front: 20, bytes: 100 };
+                        dirty.write_under(offset, &data, room);
                         for (byte, old) in model[offset as usize..].iter_mut().zip(data) {
                             *byte = if *byte == 0 { old } else { *byte };
                         }

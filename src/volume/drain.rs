@@ -15,6 +15,7 @@ use bytes::Bytes;
 use log::{error, warn};
 
 use super::Volume;
+use super::dirty::{Room, Run};
 use super::files::{FileNode, FileState};
 use super::write::Staged;
 use crate::classify::{Chunking, ClassSpec};
@@ -40,17 +41,18 @@ pub(super) enum Drain {
 /// A dirty range widened to chunk edges.
 pub(super) struct Region {
     pub(super) start: u64,
-    pub(super) data: Vec<u8>,
+    pub(super) data: Run,
 }
 
 /// Bytes that are being cut. Counted until the last slice of them is gone.
 pub(super) struct CutBuffer {
-    data: Vec<u8>,
+    data: Run,
     counter: Arc<AtomicUsize>,
 }
 
 impl CutBuffer {
-    pub(super) fn new(data: Vec<u8>, counter: &Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(data: impl Into<Run>, counter: &Arc<AtomicUsize>) -> Self {
+        let data = data.into();
         counter.fetch_add(data.capacity(), Relaxed);
         Self { data, counter: Arc::clone(counter) }
     }
@@ -130,11 +132,12 @@ impl Volume {
             match self.ingest_region(node.ino, spec, start, &data, more) {
                 Ok(rest) => {
                     let next = start + rest as u64;
-                    state.dirty.insert(next, data[rest..].to_vec());
+                    let room = if more { self.stream_room(state) } else { Room::default() };
+                    state.dirty.insert(next, Run::with_room(&data[rest..], room));
                     state.clean_cut = more.then_some(next);
                 }
                 Err(e) => {
-                    state.dirty.insert(start, data.to_vec());
+                    state.dirty.insert(start, data.to_vec().into());
                     return Err(e);
                 }
             }
@@ -200,16 +203,14 @@ impl Volume {
     ) -> Result<Region> {
         let paged = is_paged(spec, state.dirty.len_at(start));
         let from = self.left_edge(ino, state, spec, (start, paged))?;
-        let (from, mut data) = match self.read_current(ino, state, from..start) {
+        let (from, old) = match self.read_current(ino, state, from..start) {
             Ok(old) => (from, old),
             Err(e) => (start, not_widened(ino, &e)),
         };
         state.dirty.discard(&(from..start));
-        let dirty = state.dirty.take(start).expect("the caller names a dirty range");
-        if data.is_empty() {
-            data = dirty;
-        } else {
-            data.extend_from_slice(&dirty);
+        let mut data = state.dirty.take(start).expect("the caller names a dirty range");
+        if !old.is_empty() {
+            data.prepend(&old);
         }
         if how == Drain::Stream {
             return Ok(Region { start: from, data });
@@ -222,8 +223,8 @@ impl Volume {
             }
             // Other dirty ranges inside the same chunk come along.
             match self.read_current(ino, state, end..edge) {
-                Ok(old) => data.extend(old),
-                Err(e) => data.extend(not_widened(ino, &e)),
+                Ok(old) => data.append(&old),
+                Err(e) => data.append(&not_widened(ino, &e)),
             }
             if from + (data.len() as u64) < edge {
                 break;
@@ -231,7 +232,7 @@ impl Volume {
             let last = state.dirty.range_at(edge);
             state.dirty.discard(&(end..edge));
             if let Some(more) = last {
-                data.extend(state.dirty.take(more).expect("its head was just cut off"));
+                data.append(&state.dirty.take(more).expect("its head was just cut off"));
             } else {
                 break;
             }
@@ -289,6 +290,9 @@ impl Volume {
 
     /// What the file holds in `range` now: extents with the dirty bytes over them.
     fn read_current(&self, ino: Ino, state: &FileState, range: Range<u64>) -> Result<Vec<u8>> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut buf = vec![0; usize::try_from(range.end - range.start).expect("a chunk or two")];
         if !state.dirty.covers(&range) {
             self.read_extents(At::Live, ino, range.start, &mut buf)?;

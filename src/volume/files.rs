@@ -79,6 +79,13 @@ pub(super) struct Taken {
     pub(super) data: Bytes,
 }
 
+impl Taken {
+    /// Offset behind the last byte.
+    pub(super) fn end(&self) -> u64 {
+        self.start + self.data.len() as u64
+    }
+}
+
 impl FileState {
     /// Bytes that are not extents yet.
     fn buffered_bytes(&self) -> usize {

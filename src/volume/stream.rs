@@ -8,8 +8,9 @@
 //! Guarantees: while bytes are taken, the thread holds the gate open, so a commit sees them as
 //! extents or in the buffer; readers see them; whoever changes or drains the file in another way
 //! waits for them ([`FileNode::settled`]). Bytes that cannot be stored go back into the buffer,
-//! under what was written since. What waits for the thread is bounded: a writer that is too far
-//! ahead waits, or drains itself.
+//! under what was written since. What a stream gathers has room in front for the rest of a cut, so
+//! that putting that back moves nothing (`dirty`). What waits for the thread is bounded: a writer
+//! that is too far ahead waits, or drains itself.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -116,7 +117,8 @@ impl Volume {
             });
             let rest = *staged.as_ref().unwrap_or(&0);
             let next = start + rest as u64;
-            state.dirty.write_under(next, &data[rest..]);
+            let room = self.stream_room(&state);
+            state.dirty.write_under(next, &data[rest..], room);
             state.clean_cut = staged.is_ok().then_some(next);
             self.files.note_dirty(node, &state);
             node.note_cut();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::RwLockWriteGuard;
 
 use super::Volume;
-use super::dirty::memory_of_write;
+use super::dirty::{Room, memory_of_write};
 use super::drain::{Drain, largest_chunk};
 use super::extent::{at_offset, mapped};
 use super::files::{Coming, FileNode, FileState};
@@ -46,7 +46,9 @@ impl Volume {
         let _gate = self.gate.read();
         let mut state = node.state.write();
         self.note_written(node.ino, end)?;
-        state.dirty.write(offset, data);
+        let goes_on = state.taken.as_ref().is_some_and(|taken| taken.end() == offset);
+        let room = if goes_on { self.stream_room(&state) } else { Room::default() };
+        state.dirty.write_with(offset, data, room);
         self.files.note_dirty(node, &state);
         self.drain_if_full(node, state, end)
     }
@@ -112,6 +114,18 @@ impl Volume {
         let largest = state.class.map_or(0, |class| largest_chunk(self.classifier.class(class)));
         let file_max = usize::try_from(self.config.limits.file_dirty_bytes).unwrap_or(usize::MAX);
         STREAM_BYTES_MIN.max(4 * largest).min(file_max)
+    }
+
+    /// Memory for what a stream gathers: with room for the rest of a cut in front, and for another
+    /// write behind. None where buffers are small or many are in use: a quarter is far enough from
+    /// the bound for all threads that look at the same time.
+    pub(super) fn stream_room(&self, state: &FileState) -> Room {
+        let front = state.class.map_or(0, |class| largest_chunk(self.classifier.class(class)));
+        let bytes = front + 2 * self.stream_bytes(state);
+        let limits = &self.config.limits;
+        let used = (self.files.expected_memory() + bytes) as u64;
+        let fits = bytes as u64 <= limits.file_dirty_bytes && used <= limits.dirty_bytes / 4;
+        if fits { Room { front, bytes } } else { Room::default() }
     }
 
     /// Replaces the extents of `range` by `new`, with the bytes they map.
