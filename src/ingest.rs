@@ -73,7 +73,9 @@ pub fn ingest(
     let counters = stats.class(target.class.id);
     let codec = codec_choice(target.class.codec);
     let group_bytes = target.class.group_bytes;
-    let hint = PutHint { class: target.class.id, shard: target.shard, codec, group_bytes };
+    let hint =
+        PutHint { class: target.class.id, shard: target.shard, codec, group_bytes, keep: true };
+    let mut fresh = 0;
     for segment in segments(data, offset, more) {
         counters.written_bytes.fetch_add(segment.range.len() as u64, Relaxed);
         if segment.zero {
@@ -89,7 +91,10 @@ pub fn ingest(
         for len in cut(target.class.chunking, bytes, offset + start as u64, open_end) {
             let raw = data.slice(at..at + len);
             let raw = if target.copy { Bytes::copy_from_slice(&raw) } else { raw };
-            let put = store.put(raw, hint)?;
+            // Where half of what was cut is new, the buffer is no larger than copies would be.
+            let keep = 2 * fresh >= at;
+            let put = store.put(raw, PutHint { keep, ..hint })?;
+            fresh += if put.known { 0 } else { len };
             done.push(at..at + len, Some(put.chunk));
             at += len;
         }

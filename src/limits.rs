@@ -38,8 +38,9 @@ pub const EPOCH_MAX: u64 = (1 << 56) - 1;
 
 /// Largest chunk any chunker may cut. 1 MiB keeps a read of one byte from costing more.
 pub const CHUNK_BYTES_MAX: u32 = 1024 * 1024;
-/// New chunks below it are copied while they wait for their group to fill: a few small ones must
-/// not keep the large buffers they were cut from. Above it copying costs more than it frees.
+/// New chunks below it are copied while they wait for their group to fill, unless most of their
+/// buffer is new: a few small ones must not keep the large buffers they were cut from. Above it
+/// copying costs more than it frees.
 pub const COPIED_CHUNK_BYTES_MAX: u32 = 64 * 1024;
 /// Most raw bytes in one frame: one large chunk, or a group.
 pub const FRAME_RAW_BYTES_MAX: u32 = CHUNK_BYTES_MAX;

@@ -125,6 +125,9 @@ pub struct PutHint {
     /// A group of small chunks is closed at so many raw bytes, at most `GROUP_BYTES_MAX`; a chunk
     /// of half as many has a frame of its own.
     pub group_bytes: u32,
+    /// Most of the buffer that its bytes are a slice of is new, too: it may be kept until the group
+    /// is written. Else a small chunk is copied.
+    pub keep: bool,
 }
 
 /// Answer of a put.
@@ -276,8 +279,9 @@ impl Store {
                 Known::Bad(chunk) => chunk,
                 _ => pending.take_number(),
             };
-            // A small chunk may wait long for its group to fill: it must not keep a large buffer.
-            let small = raw.len() < COPIED_CHUNK_BYTES_MAX as usize;
+            // A small chunk may wait long for its group to fill: alone it must not keep a large
+            // buffer.
+            let small = raw.len() < COPIED_CHUNK_BYTES_MAX as usize && !hint.keep;
             let raw = if small { Bytes::copy_from_slice(&raw) } else { raw };
             let jobs = pending.add(NewChunk { chunk, fingerprint, raw }, hint);
             drop(pending);

@@ -333,7 +333,8 @@ impl Marking<'_> {
         volume.env.hit(Point::GcRepack)?;
         let spec = volume.classifier.class(home.class);
         let (codec, group_bytes) = (codec_choice(spec.codec), spec.group_bytes);
-        let hint = PutHint { class: home.class, shard: home.shard, codec, group_bytes };
+        let hint =
+            PutHint { class: home.class, shard: home.shard, codec, group_bytes, keep: false };
         volume.store.rewrite(frame, hint)
     }
 

@@ -1,5 +1,8 @@
 //! What waits in memory is bounded, and counted.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 
 use super::double::noise;
@@ -72,4 +75,33 @@ fn uncommitted_rows_are_counted() {
     t.commit();
     t.commit();
     assert_eq!(t.store.uncommitted_bytes(), 0);
+}
+
+/// A buffer that says when it is gone.
+struct Owner(Vec<u8>, Arc<AtomicBool>);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.1.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_small_chunk_keeps_its_buffer_only_if_told_so_and_not_longer_than_it_waits() {
+    for keep in [false, true] {
+        let mut t = Bench::new();
+        let gone = Arc::new(AtomicBool::new(false));
+        let buffer = Bytes::from_owner(Owner(noise(1, 100_000), Arc::clone(&gone)));
+        t.store.put(buffer.slice(500..1500), PutHint { keep, ..HINT }).unwrap();
+        drop(buffer);
+        assert_eq!(gone.load(Ordering::Relaxed), !keep);
+        t.commit();
+        assert!(gone.load(Ordering::Relaxed), "its chunk is written");
+    }
 }
