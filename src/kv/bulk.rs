@@ -1,7 +1,9 @@
 //! Filling whole tables in key order, past the log and the memtables.
 //!
 //! For tables that are made anew as a whole. Guarantees: a table gets all of its rows or none, and
-//! they are durable on return. Does not: make several tables one change.
+//! they are durable on return. Where rows were there before, the files are merged with them at
+//! once: RocksDB would take them for so many flushes, and the next commits would pay for merging
+//! them. Does not: make several tables one change.
 
 use std::path::{Path, PathBuf};
 

@@ -27,6 +27,8 @@ const FILTER_BITS: f64 = 10.0;
 const WAL_BYTES_MAX: u64 = 128 * 1024 * 1024;
 /// RocksDB's own log: two files of this size are enough to explain an accident.
 const INFO_LOG_BYTES_MAX: usize = 1024 * 1024;
+/// RocksDB begins to merge when so many files are on level 0.
+const LEVEL_0_FILES: u64 = 4;
 /// Files are handed to the disk in pieces of this size while they are written.
 const SYNC_PIECE_BYTES: u64 = 1024 * 1024;
 
@@ -154,8 +156,20 @@ impl RocksKv {
         how: &IngestExternalFileOptions,
         files: Vec<PathBuf>,
     ) -> Result<()> {
-        let done = self.db.ingest_external_file_cf_opts(self.handle(table), how, files);
-        done.map_err(failed("load", table))
+        let cf = self.handle(table);
+        let done = self.db.ingest_external_file_cf_opts(cf, how, files);
+        done.map_err(failed("load", table))?;
+        if self.files_on_level_0(table) >= LEVEL_0_FILES {
+            self.db.compact_range_cf(cf, None::<&[u8]>, None::<&[u8]>);
+        }
+        Ok(())
+    }
+
+    /// Files that were flushed and not merged since. Any key may be in any of them.
+    pub(super) fn files_on_level_0(&self, table: Table) -> u64 {
+        let files = rocksdb::properties::num_files_at_level(0);
+        let files = self.db.property_value_cf(self.handle(table), &files).ok().flatten();
+        files.and_then(|files| files.parse().ok()).unwrap_or(0)
     }
 
     /// Bytes of the memtables that are not flushed yet.

@@ -408,3 +408,18 @@ fn sorted_rows_are_loaded_as_a_whole_or_not_at_all() {
     let left = left.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains("load"));
     assert_eq!(left.count(), 0);
 }
+
+/// A lookup asks every file on level 0: a table that was loaded must not be a heap of them.
+#[test]
+fn loaded_files_are_merged_at_once_with_rows_that_were_there() {
+    let dir = TempDir::new().unwrap();
+    let kv = create(dir.path());
+    for round in 0..10_u8 {
+        kv.load_sorted(&[Table::Fingerprint], |sink| {
+            [b"a", b"m", b"z"].iter().try_for_each(|key| sink(Table::Fingerprint, *key, &[round]))
+        })
+        .unwrap();
+        assert!(kv.files_on_level_0(Table::Fingerprint) < 4, "after {round}");
+        assert_eq!(kv.get(Table::Fingerprint, b"m").unwrap().unwrap(), [round]);
+    }
+}
