@@ -7,7 +7,7 @@
 use super::virtuals::Thing;
 use super::{Entry, Lookup, Node, SNAPSHOTS_NAME, TTL_LONG, Vfs, entry, sibling};
 use crate::error::{Error, Result};
-use crate::types::{Cookie, FileKind, Ino, SnapshotId};
+use crate::types::{At, Cookie, FileKind, Ino, SnapshotId};
 use crate::volume::Listed;
 
 /// Names fetched at once. The kernel's buffer takes 25 to 150 with attributes, several hundred
@@ -135,7 +135,7 @@ impl Vfs {
                 listed => listed?,
             };
             for item in &listed {
-                let entry = match plus.then(|| self.entry_of(node, item)).transpose() {
+                let entry = match plus.then(|| self.entry_of((node, at, dir), item)).transpose() {
                     Ok(Some(None)) => continue,
                     Ok(entry) => entry.flatten(),
                     // A damaged inode must not hide its neighbours: its name is there.
@@ -161,14 +161,11 @@ impl Vfs {
     }
 
     /// Attributes of a listed name; `None` if it was removed since.
-    fn entry_of(&self, dir: Node, item: &Listed) -> Result<Option<Entry>> {
-        let node = sibling(dir, item.ino);
-        let (at, ino) = self.place(node)?;
-        match self.volume.stat(at, ino) {
-            Ok(stat) => Ok(Some(entry(node, &stat))),
+    fn entry_of(&self, (node, at, dir): (Node, At, Ino), item: &Listed) -> Result<Option<Entry>> {
+        match self.volume.stat(at, item.ino) {
+            Ok(stat) => Ok(Some(entry(sibling(node, item.ino), &stat))),
             Err(Error::NotFound { .. }) => {
                 // An entry that is still there and names nothing is damage.
-                let (_, dir) = self.place(dir)?;
                 self.volume.lookup(at, dir, &item.name).map(|_| None)
             }
             Err(e) => Err(e),
