@@ -62,10 +62,6 @@ impl Vfs {
         if how.write || how.truncate {
             self.writable(node)?;
         }
-        if how.write {
-            // What is written past its pages makes the kernel drop them.
-            self.given.forget(node);
-        }
         let (at, ino) = self.place(node)?;
         // Says so if it is no regular file.
         let file = self.volume.open_file(at, ino)?;
@@ -74,6 +70,11 @@ impl Vfs {
         }
         let wants_direct = how.write && !how.read;
         let (handle, direct) = self.handles.insert(file, how.write, wants_direct);
+        if how.write {
+            // What is written past its pages makes the kernel drop them. Only now: a giver that was
+            // under way has been waited for.
+            self.given.forget(node);
+        }
         Ok(Opened { handle, direct, keep_cache: !how.truncate })
     }
 

@@ -5,10 +5,9 @@
 //!
 //! Guarantees: what is given was read as any reader's bytes are, verified; between our look and the
 //! message nobody changes the file: for as long, who would open it or change its length waits
-//! (`handles`). Who has a file open for writing, or has pages of it read in the kernel, keeps it
-//! from being given. Relies on: new contents that come past the kernel, as restored and imported
-//! ones, coming with new inodes. Does not: report what cannot be read; the request that then comes
-//! does. Memory: a table of fixed size.
+//! (`handles`). A live file that somebody else has open is not given. Relies on: new contents that
+//! come past the kernel, as restored and imported ones, coming with new inodes. Does not: report
+//! what cannot be read; the request that then comes does. Memory: a table of fixed size.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
