@@ -18,8 +18,8 @@ use crate::testkit::{KIB, MIB, TestVolume, random_bytes, read_all, text_bytes, w
 const NOT_MEMORY: [&str; 4] =
     ["commit_interval_secs", "container_bytes", "reserve_bytes", "workers"];
 /// Holders that only a mount has.
-const OF_MOUNTS: [&str; 5] =
-    ["control", "differences", "found_out", "fuse_buffers", "virtual_nodes"];
+const OF_MOUNTS: [&str; 6] =
+    ["control", "differences", "found_out", "fuse_buffers", "given_nodes", "virtual_nodes"];
 
 /// Keys of section `[limits]` in the example, which shows all.
 fn keys() -> BTreeSet<String> {
