@@ -11,6 +11,7 @@ pub mod fuzz;
 mod local;
 mod marker;
 mod memory;
+mod tail;
 #[cfg(test)]
 mod tests;
 

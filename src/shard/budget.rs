@@ -36,16 +36,23 @@ impl AppendBudget {
         self.bound.saturating_add((SMALL_PIECE + BLOCK).saturating_mul(containers))
     }
 
-    /// Memory for a buffer, and how much of it is to be used.
+    /// Memory for a buffer: a whole one if it fits.
     pub(super) fn take(self: &Arc<Self>) -> Buffer {
+        self.take_whole().unwrap_or_else(|| {
+            self.used.fetch_add(SMALL_PIECE + BLOCK, Relaxed);
+            self.buffer(SMALL_PIECE)
+        })
+    }
+
+    /// Memory for a whole buffer, if it fits.
+    pub(super) fn take_whole(self: &Arc<Self>) -> Option<Buffer> {
         let whole = PIECE + BLOCK;
         let fits = |used: usize| (used + whole <= self.bound).then_some(used + whole);
-        let piece = if self.used.fetch_update(Relaxed, Relaxed, fits).is_ok() {
-            PIECE
-        } else {
-            self.used.fetch_add(SMALL_PIECE + BLOCK, Relaxed);
-            SMALL_PIECE
-        };
+        let taken = self.used.fetch_update(Relaxed, Relaxed, fits);
+        taken.ok().map(|_| self.buffer(PIECE))
+    }
+
+    fn buffer(self: &Arc<Self>, piece: usize) -> Buffer {
         let memory = vec![0; piece + BLOCK];
         let skip = memory.as_ptr().align_offset(BLOCK);
         Buffer { memory, skip, piece, budget: Arc::clone(self) }

@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +21,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Appender;
-use super::budget::{AppendBudget, Buffer};
+use super::budget::AppendBudget;
+use super::tail::{Flusher, Tail};
 use crate::env::{Faults, Point};
 use crate::error::{Error, Result};
 use crate::sys::disk;
@@ -34,52 +35,11 @@ pub(super) const PIECE: usize = 1024 * 1024;
 /// Least that is reserved at a time, and most that a sync leaves reserved: a container that is
 /// seldom appended to costs no more than this, and is neither reserved nor cut with every commit.
 const RESERVE_MIN: u64 = 128 * 1024;
-
-/// Bytes of one container that are not in its file yet.
-#[derive(Debug)]
-pub(super) struct Tail {
-    /// `None` while nothing is buffered: an idle container costs no memory.
-    buffer: Option<Buffer>,
-    budget: Arc<AppendBudget>,
-    /// Offset in the file of the first buffered byte; a multiple of [`BLOCK`].
-    start: u64,
-    /// Buffered bytes.
-    filled: usize,
-}
-
-impl Tail {
-    fn new(start: u64, budget: Arc<AppendBudget>) -> Self {
-        Self { buffer: None, budget, start, filled: 0 }
-    }
-
-    fn buffer(&mut self) -> &mut [u8] {
-        self.buffer.get_or_insert_with(|| self.budget.take()).bytes_mut()
-    }
-
-    pub(super) fn end(&self) -> u64 {
-        self.start + self.filled as u64
-    }
-
-    /// Copies what is buffered of the `buf.len()` bytes from `offset` into `buf`; returns how many
-    /// bytes at its front must come from the file. `None` if `buf` reaches beyond the end.
-    pub(super) fn read(&self, offset: u64, buf: &mut [u8]) -> Option<usize> {
-        let end = offset + buf.len() as u64;
-        if end > self.end() {
-            return None;
-        }
-        let from_file = self.start.clamp(offset, end) - offset;
-        let front = usize::try_from(from_file).ok()?;
-        if front < buf.len() {
-            let at = usize::try_from(offset + from_file - self.start).ok()?;
-            let len = buf.len() - front;
-            buf[front..].copy_from_slice(&self.buffer.as_ref()?.bytes()[at..at + len]);
-        }
-        Some(front)
-    }
-}
+/// Most that is reserved at a time: on ext4 it waits for the write that is under way.
+const RESERVE_MAX: u64 = 8 * PIECE as u64;
 
 /// The tails of the containers that are appended to.
-pub(super) type Tails = Arc<Mutex<HashMap<ContainerId, Arc<Mutex<Tail>>>>>;
+pub(super) type Tails = Arc<Mutex<HashMap<ContainerId, Arc<Tail>>>>;
 
 /// Where an appender belongs.
 #[derive(Debug)]
@@ -90,6 +50,7 @@ pub(super) struct Site {
     /// Directories whose fsync makes the name durable; empty after the first sync.
     pub(super) unsynced_dirs: Vec<PathBuf>,
     pub(super) tails: Tails,
+    pub(super) flusher: Arc<Flusher>,
     pub(super) faults: Faults,
     pub(super) budget: Arc<AppendBudget>,
 }
@@ -97,9 +58,9 @@ pub(super) struct Site {
 /// See the module text.
 #[derive(Debug)]
 pub(super) struct DirectAppender {
-    file: File,
+    file: Arc<File>,
     site: Site,
-    tail: Arc<Mutex<Tail>>,
+    tail: Arc<Tail>,
     /// File offset up to which blocks are reserved.
     reserved: u64,
     /// Length at the last sync.
@@ -113,18 +74,15 @@ impl DirectAppender {
     /// file system cannot do it.
     pub(super) fn new(file: File, len: u64, site: Site) -> Option<Self> {
         let start = len / BLOCK as u64 * BLOCK as u64;
-        let mut tail = Tail::new(start, Arc::clone(&site.budget));
-        if len > start {
-            // A container that was cut inside a block: the rest of the block becomes padding.
-            let torn = usize::try_from(len - start).ok()?;
-            let whole = File::open(&site.path).ok()?;
-            whole.read_exact_at(&mut tail.buffer()[..torn], start).ok()?;
-            tail.filled = BLOCK;
+        let mut torn = vec![0; usize::try_from(len - start).ok()?];
+        if !torn.is_empty() {
+            File::open(&site.path).ok()?.read_exact_at(&mut torn, start).ok()?;
         }
         disk::reserve(&file, start, RESERVE_MIN).ok()?;
-        let tail = Arc::new(Mutex::new(tail));
+        let tail = Arc::new(Tail::new(start, &torn, Arc::clone(&site.budget)));
         site.tails.lock().insert(site.id, Arc::clone(&tail));
         let reserved = start + RESERVE_MIN;
+        let file = Arc::new(file);
         Some(Self { file, site, tail, reserved, synced: start, broken: None })
     }
 
@@ -139,12 +97,19 @@ impl DirectAppender {
     }
 
     /// Reserves blocks up to `end`, so that writing what is taken cannot meet a full disk: as much
-    /// as came since the last sync, up to a whole piece at a time.
+    /// as came since the last sync, up to [`RESERVE_MAX`] at a time.
     fn reserve(&mut self, end: u64) -> Result<()> {
         while self.reserved < end {
             let since = self.reserved.saturating_sub(self.synced);
-            let piece = since.next_power_of_two().clamp(RESERVE_MIN, PIECE as u64);
-            disk::reserve(&self.file, self.reserved, piece).map_err(|e| {
+            let piece = since.next_power_of_two().clamp(RESERVE_MIN, RESERVE_MAX);
+            let reserved = disk::reserve(&self.file, self.reserved, piece);
+            let (reserved, piece) = match reserved {
+                Err(e) if disk::is_full(&e) && piece > RESERVE_MIN => {
+                    (disk::reserve(&self.file, self.reserved, RESERVE_MIN), RESERVE_MIN)
+                }
+                done => (done, piece),
+            };
+            reserved.map_err(|e| {
                 if disk::is_full(&e) {
                     Error::NoSpace { place: self.site.place.clone() }
                 } else {
@@ -156,37 +121,8 @@ impl DirectAppender {
         Ok(())
     }
 
-    fn fill(&self, parts: &[&[u8]]) -> io::Result<()> {
-        let mut tail = self.tail.lock();
-        for part in parts {
-            let mut rest = *part;
-            while !rest.is_empty() {
-                let piece = tail.buffer().len();
-                if tail.filled == piece {
-                    flush(&self.file, &mut tail)?;
-                }
-                let (at, room) = (tail.filled, piece - tail.filled);
-                let (now, later) = rest.split_at(room.min(rest.len()));
-                tail.buffer()[at..at + now.len()].copy_from_slice(now);
-                tail.filled += now.len();
-                rest = later;
-            }
-        }
-        Ok(())
-    }
-
     fn sync_file(&mut self) -> io::Result<()> {
-        let mut tail = self.tail.lock();
-        if tail.filled > 0 {
-            let padded = tail.filled.next_multiple_of(BLOCK);
-            let filled = tail.filled;
-            tail.buffer()[filled..padded].fill(0);
-            tail.filled = padded;
-            flush(&self.file, &mut tail)?;
-        }
-        tail.buffer = None;
-        self.synced = tail.start;
-        drop(tail);
+        self.synced = self.tail.flush(&self.file)?;
         if self.reserved > self.synced + RESERVE_MIN {
             self.give_back(self.synced);
         }
@@ -228,46 +164,19 @@ pub(super) fn sync_names(unsynced_dirs: &mut Vec<PathBuf>, faults: &Faults) -> R
     Ok(())
 }
 
-/// Writes the buffer, whose length is a multiple of the block, and empties it.
-fn flush(file: &File, tail: &mut Tail) -> io::Result<()> {
-    let (start, filled) = (tail.start, tail.filled);
-    assert!(filled.is_multiple_of(BLOCK), "direct writes are aligned");
-    write_all_at(file, &tail.buffer()[..filled], start)?;
-    tail.start += filled as u64;
-    tail.filled = 0;
-    Ok(())
-}
-
-fn write_all_at(file: &File, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match file.write_at(bytes, at) {
-            // The rest of a short write would not be aligned.
-            Ok(written) if written == 0 || !written.is_multiple_of(BLOCK) => {
-                return Err(ErrorKind::WriteZero.into());
-            }
-            Ok(written) => {
-                bytes = &bytes[written..];
-                at += written as u64;
-            }
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
-}
-
 impl Appender for DirectAppender {
     fn append(&mut self, parts: &[&[u8]]) -> Result<u64> {
         self.check()?;
         let offset = self.len();
         let end = offset + parts.iter().map(|p| p.len() as u64).sum::<u64>();
         self.reserve(end.next_multiple_of(BLOCK as u64))?;
-        self.fill(parts).map_err(|e| self.broken("write", e))?;
+        let filled = self.tail.fill(parts, &self.file, &self.site.flusher);
+        filled.map_err(|e| self.broken("write", e))?;
         Ok(offset)
     }
 
     fn len(&self) -> u64 {
-        self.tail.lock().end()
+        self.tail.end()
     }
 
     fn sync(&mut self) -> Result<()> {
@@ -282,7 +191,7 @@ impl Appender for DirectAppender {
         self.sync_file().map_err(|e| self.broken("sync", e))?;
         self.cut_to(len)?;
         self.sync_dirs()?;
-        *self.tail.lock() = Tail::new(len, Arc::clone(&self.site.budget));
+        self.tail.cut_to(len);
         self.broken = Some(Error::invalid(format!("Container {} is sealed", self.site.id)));
         Ok(())
     }
@@ -290,8 +199,9 @@ impl Appender for DirectAppender {
 
 impl Drop for DirectAppender {
     fn drop(&mut self) {
-        let end = Some(self.tail.lock()).filter(|tail| tail.filled == 0).map(|tail| tail.start);
-        if let Some(end) = end.filter(|end| self.broken.is_none() && self.reserved > *end) {
+        self.tail.wait();
+        let end = self.tail.end();
+        if self.tail.is_empty() && self.broken.is_none() && self.reserved > end {
             self.give_back(end);
         }
         let mut tails = self.site.tails.lock();

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::budget::AppendBudget;
 use super::direct::{DirectAppender, Site, Tails, sync_names};
 use super::marker::Marker;
+use super::tail::Flusher;
 use super::{Appender, Shard, Space};
 use crate::env::{Faults, Point};
 use crate::error::{Error, Result};
@@ -46,6 +47,8 @@ pub struct LocalShard {
     open: Mutex<Vec<(ContainerId, Arc<File>)>>,
     /// What appenders have not written yet.
     tails: Tails,
+    /// Writes them.
+    flusher: Arc<Flusher>,
     /// Set by who shares it, or when it is first needed.
     budget: OnceLock<Arc<AppendBudget>>,
     direct: bool,
@@ -117,6 +120,7 @@ impl LocalShard {
             id,
             open: Mutex::default(),
             tails: Tails::default(),
+            flusher: Arc::default(),
             budget: OnceLock::new(),
             direct: true,
             faults,
@@ -175,6 +179,7 @@ impl LocalShard {
             place: self.place(),
             unsynced_dirs: unsynced_dirs.clone(),
             tails: Arc::clone(&self.tails),
+            flusher: Arc::clone(&self.flusher),
             faults: self.faults.clone(),
             budget: Arc::clone(self.budget.get_or_init(|| AppendBudget::new(APPEND_BYTES))),
         };
@@ -193,13 +198,11 @@ impl LocalShard {
         let tail = self.tails.lock().get(&id).cloned();
         let Some(tail) = tail else { return Ok(buf.len()) };
         let end = offset.saturating_add(buf.len() as u64);
-        let tail = tail.lock();
-        let short = || super::too_short(id, &self.place(), tail.end(), end);
+        let short = |have| super::too_short(id, &self.place(), have, end);
         if i64::try_from(end).is_err() {
-            Err(short())
-        } else {
-            tail.read(offset, buf).ok_or_else(short)
+            return Err(short(tail.end()));
         }
+        tail.read(offset, buf).map_err(short)
     }
 }
 
@@ -259,7 +262,7 @@ impl Shard for LocalShard {
     fn len(&self, id: ContainerId) -> Result<u64> {
         let tail = self.tails.lock().get(&id).cloned();
         if let Some(tail) = tail {
-            return Ok(tail.lock().end());
+            return Ok(tail.end());
         }
         fs::metadata(self.path(id)).map(|m| m.len()).map_err(|e| self.failed("stat", id, e))
     }

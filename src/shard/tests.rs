@@ -75,6 +75,33 @@ fn many_parts_are_one_append() {
     });
 }
 
+/// More than the buffers hold: what is on its way to the disk is read like the rest.
+#[test]
+fn long_appends_are_read_back_while_others_are_appended() {
+    on_every_shard(|shard| {
+        let data: Vec<u8> = (0..5_000_000).map(|at: u32| (at / 3 % 253) as u8).collect();
+        let mut appender = shard.create(ContainerId(1)).unwrap();
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut seen = 0;
+                while seen < data.len() {
+                    seen = usize::try_from(shard.len(ContainerId(1)).unwrap()).unwrap();
+                    let from = seen.saturating_sub(3_000_000);
+                    let mut found = vec![0; seen - from];
+                    shard.read_at(ContainerId(1), from as u64, &mut found).unwrap();
+                    assert!(found == data[from..seen], "{from}..{seen}");
+                }
+            });
+            for part in data.chunks(200_003) {
+                appender.append(&[part]).unwrap();
+            }
+            reader.join().unwrap();
+        });
+        appender.seal().unwrap();
+        assert!(content(shard, ContainerId(1)) == data);
+    });
+}
+
 #[test]
 fn create_refuses_a_taken_name_and_leaves_it_alone() {
     on_every_shard(|shard| {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -194,8 +195,12 @@ fn a_data_disk_filled_by_another_process() {
         // Accepted, and while they are open only in memory: more than is reserved on the disk.
         let mut late = Vec::new();
         for number in 0..30 {
-            let mut file = File::create(p.path(&format!("late{number}.bin"))).unwrap();
-            file.write_all(&random_bytes(100 + number, MIB)).unwrap();
+            let file = File::create(p.path(&format!("late{number}.bin"))).unwrap();
+            let bytes = random_bytes(100 + number, MIB);
+            // Backwards: a stream would be cut, and stored in what is reserved.
+            for at in [MIB / 2, 0] {
+                file.write_all_at(&bytes[at..at + MIB / 2], at as u64).unwrap();
+            }
             late.push(file);
         }
         let filler = disk.fill();
