@@ -112,15 +112,18 @@ fn store(core: &Core, job: &Job) -> Result<()> {
     };
     let writer = core.writer(job.lane);
     let mut writer = writer.lock();
-    let (container, offset) =
-        writer.append(&site, &frame).map_err(|cause| match shard.probe() {
-            Err(gone @ Error::ShardMissing { .. }) => gone,
-            _ => cause,
-        })?;
-    let rows = rows(&directory, container, offset);
+    let placed = writer.append(&site, &frame).map_err(|cause| match shard.probe() {
+        Err(gone @ Error::ShardMissing { .. }) => gone,
+        _ => cause,
+    })?;
+    let rows = rows(&directory, placed.container, placed.offset);
     // Still under the writer's lock: a seal takes the bytes and their rows, or neither.
     let stored = core.pending.lock().stored(job, &rows);
     writer.note(stored);
+    drop(writer);
+    if let Some(full) = placed.full {
+        full.finish(&core.faults);
+    }
     let stored_bytes = u64::from(directory.frame_len()) + u64::from(directory.padding());
     core.stats.class(job.lane.1).stored_bytes.fetch_add(stored_bytes, Relaxed);
     Ok(())

@@ -1,6 +1,9 @@
 //! The writing end of one lane: a shard's open container of one class.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 use super::container::{ContainerHeader, FooterBuilder, HEADER_BYTES};
 use super::pending::{Lane, StoredChunk};
@@ -141,11 +144,48 @@ impl OpenContainer {
     }
 }
 
+/// A container that gets no more frames; it waits for its footer or its sync.
+pub(super) struct Closing {
+    id: ContainerId,
+    container: Mutex<OpenContainer>,
+    /// Bytes of its footer, until that is written.
+    footer_bytes: u64,
+}
+
+impl Closing {
+    fn new(container: OpenContainer) -> Arc<Self> {
+        let (id, footer_bytes) = (container.id, container.footer.len());
+        Arc::new(Self { id, container: Mutex::new(container), footer_bytes })
+    }
+
+    /// Writes the footer and makes the container durable before the seal that would do it, and
+    /// without the writer's lock: others go on with the next container meanwhile.
+    pub(super) fn finish(&self, faults: &Faults) {
+        // The frames are safe with or without the footer: the seal tries again and reports.
+        if let Err(error) = self.container.lock().finish(faults) {
+            log::warn!("Footer not written yet container={} cause={error}", self.id);
+        }
+    }
+
+    fn footer_bytes(&self) -> u64 {
+        // Who holds it is writing the footer.
+        self.container.try_lock().map_or(self.footer_bytes, |container| container.footer.len())
+    }
+}
+
+/// Where a frame was put.
+pub(super) struct Placed {
+    pub(super) container: ContainerId,
+    pub(super) offset: u32,
+    /// The frame filled its container: to be finished when the writer has been let go.
+    pub(super) full: Option<Arc<Closing>>,
+}
+
 #[derive(Default)]
 pub(super) struct Writer {
     current: Option<OpenContainer>,
-    /// Full; they wait for their footer or their sync.
-    closing: Vec<OpenContainer>,
+    /// Full.
+    closing: Vec<Arc<Closing>>,
     /// Rows made since the last seal.
     stored: Vec<StoredChunk>,
 }
@@ -159,32 +199,27 @@ impl Writer {
         if self.current.is_none() && !container.is_full() {
             self.current = Some(container);
         } else {
-            self.closing.push(container);
+            self.closing.push(Closing::new(container));
         }
     }
 
-    /// Writes a frame; returns its container and its offset there.
-    pub(super) fn append(
-        &mut self,
-        site: &Site<'_>,
-        frame: &ReadyFrame<'_>,
-    ) -> Result<(ContainerId, u32)> {
+    /// Writes a frame.
+    pub(super) fn append(&mut self, site: &Site<'_>, frame: &ReadyFrame<'_>) -> Result<Placed> {
         let mut container = match self.current.take() {
             Some(container) => container,
             None => OpenContainer::create(site)?,
         };
         let offset = container.append(frame, site.faults);
         let id = container.id;
-        if container.is_full() {
-            // The frame is safe with or without the footer: seal tries again and reports.
-            if let Err(error) = container.finish(site.faults) {
-                log::warn!("Footer not written yet container={id} cause={error}");
-            }
-            self.closing.push(container);
+        let full = if container.is_full() {
+            let full = Closing::new(container);
+            self.closing.push(Arc::clone(&full));
+            Some(full)
         } else {
             self.current = Some(container);
-        }
-        Ok((id, offset?))
+            None
+        };
+        Ok(Placed { container: id, offset: offset?, full })
     }
 
     /// Notes rows for the next seal.
@@ -194,7 +229,8 @@ impl Writer {
 
     /// Lets the next seal close the open container, however small, if `which` names it.
     pub(super) fn close(&mut self, which: impl Fn(ContainerId) -> bool) {
-        self.closing.extend(self.current.take_if(|open| which(open.id)));
+        let closed = self.current.take_if(|open| which(open.id));
+        self.closing.extend(closed.map(Closing::new));
     }
 
     /// Bytes the open container would have if it were sealed now.
@@ -213,12 +249,14 @@ impl Writer {
 
     /// True if it has this container open.
     pub(super) fn has(&self, id: ContainerId) -> bool {
-        self.closing.iter().chain(&self.current).any(|container| container.id == id)
+        let closing = self.closing.iter().any(|closing| closing.id == id);
+        closing || self.current.as_ref().is_some_and(|open| open.id == id)
     }
 
     /// Bytes of the footers of what is not sealed.
     pub(super) fn footer_bytes(&self) -> u64 {
-        self.closing.iter().chain(&self.current).map(|container| container.footer.len()).sum()
+        let closing = self.closing.iter().map(|closing| closing.footer_bytes());
+        closing.chain(self.current.as_ref().map(|open| open.footer.len())).sum()
     }
 
     /// True if a seal would do nothing.
@@ -230,7 +268,8 @@ impl Writer {
     /// Makes everything durable; returns the rows that say so.
     pub(super) fn seal(&mut self, faults: &Faults) -> Result<(ContainerRows, Vec<StoredChunk>)> {
         let mut rows = Vec::new();
-        for container in &mut self.closing {
+        let mut closing: Vec<_> = self.closing.iter().map(|full| full.container.lock()).collect();
+        for container in &mut closing {
             match container.finish(faults) {
                 // It stays open, durable as it is, until there is room.
                 Err(error @ Error::NoSpace { .. }) => {
@@ -239,7 +278,8 @@ impl Writer {
                 other => other?,
             }
         }
-        for container in self.closing.iter_mut().chain(&mut self.current) {
+        let all = closing.iter_mut().map(|guard| &mut **guard).chain(&mut self.current);
+        for container in all {
             if container.dirty {
                 if !container.ended {
                     faults.hit(Point::ContainerSync)?;
@@ -251,7 +291,9 @@ impl Writer {
                 rows.push((container.id, container.row));
             }
         }
-        self.closing.retain(|container| container.row.state == ContainerState::Open);
+        drop(closing);
+        let is_open = |full: &Closing| full.container.lock().row.state == ContainerState::Open;
+        self.closing.retain(|full| is_open(full));
         debug_assert!(rows.iter().all(|(_, row)| row.bytes >= u64::from(HEADER_BYTES)));
         Ok((rows, std::mem::take(&mut self.stored)))
     }
