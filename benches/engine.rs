@@ -337,8 +337,7 @@ impl Chunks {
         let store = Store::open(kv.clone(), shards, options, NextIds::default(), stats);
         let codec = CodecChoice::Zstd { level: 1 };
         let group_bytes = 128 * 1024;
-        let hint =
-            PutHint { class: ClassId(0), shard: ShardId(0), codec, group_bytes, keep: false };
+        let hint = PutHint { class: ClassId(0), shard: ShardId(0), codec, group_bytes };
         Self { store: store.expect("a store"), kv, hint }
     }
 

@@ -73,8 +73,7 @@ pub fn ingest(
     let counters = stats.class(target.class.id);
     let codec = codec_choice(target.class.codec);
     let group_bytes = target.class.group_bytes;
-    let hint =
-        PutHint { class: target.class.id, shard: target.shard, codec, group_bytes, keep: true };
+    let hint = PutHint { class: target.class.id, shard: target.shard, codec, group_bytes };
     let mut fresh = 0;
     for segment in segments(data, offset, more) {
         counters.written_bytes.fetch_add(segment.range.len() as u64, Relaxed);
@@ -90,10 +89,14 @@ pub fn ingest(
         // A chunk is cut and stored before the next one is cut: it is in the processor's cache.
         for len in cut(target.class.chunking, bytes, offset + start as u64, open_end) {
             let raw = data.slice(at..at + len);
-            let raw = if target.copy { Bytes::copy_from_slice(&raw) } else { raw };
             // Where half of what was cut is new, the buffer is no larger than copies would be.
-            let keep = 2 * fresh >= at;
-            let put = store.put(raw, PutHint { keep, ..hint })?;
+            let keep = (2 * fresh >= at).then_some(data);
+            let put = if target.copy {
+                let copy = Bytes::copy_from_slice(&raw);
+                store.put_of(Some(&copy), copy.clone(), hint)?
+            } else {
+                store.put_of(keep, raw, hint)?
+            };
             fresh += if put.known { 0 } else { len };
             done.push(at..at + len, Some(put.chunk));
             at += len;

@@ -125,9 +125,6 @@ pub struct PutHint {
     /// A group of small chunks is closed at so many raw bytes, at most `GROUP_BYTES_MAX`; a chunk
     /// of half as many has a frame of its own.
     pub group_bytes: u32,
-    /// Most of the buffer that its bytes are a slice of is new, too: it may be kept until the group
-    /// is written. Else a small chunk is copied.
-    pub keep: bool,
 }
 
 /// Answer of a put.
@@ -226,13 +223,23 @@ impl Store {
     /// `Invalid` for 0 or too many bytes; `Shard` for a shard that is not there; `NoSpace` or
     /// another first cause if chunks put before could not be written.
     pub fn put(&self, raw: Bytes, hint: PutHint) -> Result<Put> {
+        self.put_of(None, raw, hint)
+    }
+
+    /// As [`Store::put`], of a slice of `buffer`, of which most is new: it is kept until the chunk
+    /// is written. Without a buffer a small chunk is copied; those that lie side by side in one are
+    /// encoded where they are.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub fn put_of(&self, buffer: Option<&Bytes>, raw: Bytes, hint: PutHint) -> Result<Put> {
         if raw.is_empty() || raw.len() > CHUNK_BYTES_MAX as usize {
             return Err(Error::invalid(format!("A chunk cannot have {} bytes", raw.len())));
         }
         let fingerprint = Fingerprint::of(&raw);
         let bytes = raw.len() as u64;
         let class = self.core.stats.class(hint.class);
-        let put = self.find_or_add(fingerprint, raw, hint)?;
+        let put = self.find_or_add(fingerprint, buffer, raw, hint)?;
         if put.known {
             class.duplicate_chunks.fetch_add(1, Relaxed);
             class.duplicate_bytes.fetch_add(bytes, Relaxed);
@@ -243,7 +250,13 @@ impl Store {
         Ok(put)
     }
 
-    fn find_or_add(&self, fingerprint: Fingerprint, raw: Bytes, hint: PutHint) -> Result<Put> {
+    fn find_or_add(
+        &self,
+        fingerprint: Fingerprint,
+        buffer: Option<&Bytes>,
+        raw: Bytes,
+        hint: PutHint,
+    ) -> Result<Put> {
         loop {
             let all_there = !self.core.is_any_away();
             let commits = {
@@ -281,9 +294,10 @@ impl Store {
             };
             // A small chunk may wait long for its group to fill: alone it must not keep a large
             // buffer.
-            let small = raw.len() < COPIED_CHUNK_BYTES_MAX as usize && !hint.keep;
+            let small = raw.len() < COPIED_CHUNK_BYTES_MAX as usize && buffer.is_none();
             let raw = if small { Bytes::copy_from_slice(&raw) } else { raw };
-            let jobs = pending.add(NewChunk { chunk, fingerprint, raw }, hint);
+            let new = NewChunk { chunk, fingerprint, raw, buffer: buffer.cloned() };
+            let jobs = pending.add(new, hint);
             drop(pending);
             jobs.into_iter().for_each(|job| workers::submit(&self.core, job));
             return Ok(Put { chunk, known: false });

@@ -374,7 +374,7 @@ impl Store {
             if pending.contains(chunk) || pending.is_doomed(chunk) {
                 return Ok(false);
             }
-            pending.add(NewChunk { chunk, fingerprint, raw }, hint)
+            pending.add(NewChunk { chunk, fingerprint, raw, buffer: None }, hint)
         };
         jobs.into_iter().for_each(|job| workers::submit(&self.core, job));
         Ok(true)

@@ -70,6 +70,8 @@ pub(super) struct NewChunk {
     pub(super) chunk: ChunkNo,
     pub(super) fingerprint: Fingerprint,
     pub(super) raw: Bytes,
+    /// What `raw` is a slice of, if all of that is kept.
+    pub(super) buffer: Option<Bytes>,
 }
 
 /// Chunks that become one frame.

@@ -127,7 +127,8 @@ impl Store {
                 }
                 // A copy: a slice would keep the whole frame until this chunk is written.
                 let raw = bytes::Bytes::copy_from_slice(&raw);
-                pending.add(NewChunk { chunk: *chunk, fingerprint: row.fingerprint, raw }, hint)
+                let fingerprint = row.fingerprint;
+                pending.add(NewChunk { chunk: *chunk, fingerprint, raw, buffer: None }, hint)
             };
             jobs.into_iter().for_each(|job| workers::submit(&self.core, job));
         }

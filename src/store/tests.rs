@@ -31,7 +31,6 @@ const HINT: PutHint = PutHint {
     shard: SHARD,
     codec: CodecChoice::Zstd { level: 1 },
     group_bytes: GROUP_BYTES,
-    keep: false,
 };
 
 fn options() -> StoreOptions {

@@ -133,9 +133,25 @@ fn joined(chunks: &[NewChunk], raw_bytes: usize) -> Cow<'_, [u8]> {
     if let [only] = chunks {
         return Cow::Borrowed(&only.raw);
     }
+    if let Some(raw) = side_by_side(chunks) {
+        return Cow::Borrowed(raw);
+    }
     let mut raw = Vec::with_capacity(raw_bytes);
     chunks.iter().for_each(|new| raw.extend_from_slice(&new.raw));
     Cow::Owned(raw)
+}
+
+/// The bytes of chunks that were cut one after the other from one buffer.
+fn side_by_side(chunks: &[NewChunk]) -> Option<&[u8]> {
+    let buffer = chunks.first()?.buffer.as_ref()?;
+    let place = |new: &NewChunk| {
+        let same = new.buffer.as_ref().is_some_and(|other| other.as_ptr() == buffer.as_ptr());
+        same.then(|| new.raw.as_ptr().addr().checked_sub(buffer.as_ptr().addr()))?
+    };
+    let start = place(chunks.first()?)?;
+    let next = |end: usize, new: &NewChunk| (place(new)? == end).then_some(end + new.raw.len());
+    let end = chunks.iter().try_fold(start, next)?;
+    buffer.get(start..end)
 }
 
 fn entry(new: &NewChunk) -> FrameEntry {
@@ -160,4 +176,35 @@ fn rows(directory: &FrameDirectory, container: ContainerId, frame_offset: u32) -
         row
     };
     directory.entries.iter().map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn slice(buffer: &Bytes, range: std::ops::Range<usize>) -> NewChunk {
+        let raw = buffer.slice(range);
+        let fingerprint = crate::types::Fingerprint::of(&raw);
+        NewChunk { chunk: crate::types::ChunkNo(1), fingerprint, raw, buffer: Some(buffer.clone()) }
+    }
+
+    #[test]
+    fn neighbours_in_a_buffer_are_encoded_where_they_are() {
+        let buffer = Bytes::from((0..100).collect::<Vec<u8>>());
+        let other = Bytes::from((100..200).collect::<Vec<u8>>());
+        let near = [slice(&buffer, 10..20), slice(&buffer, 20..35), slice(&buffer, 35..36)];
+        let found = side_by_side(&near).unwrap();
+        assert_eq!((found, found.as_ptr()), (&buffer[10..36], buffer[10..].as_ptr()));
+        let gap = [slice(&buffer, 10..20), slice(&buffer, 21..30)];
+        let back = [slice(&buffer, 10..20), slice(&buffer, 0..10)];
+        let two = [slice(&buffer, 10..20), slice(&other, 20..30)];
+        let copied = NewChunk { buffer: None, ..slice(&buffer, 20..30) };
+        for chunks in [gap, back, two, [slice(&buffer, 10..20), copied]] {
+            assert_eq!(side_by_side(&chunks), None);
+            let whole: Vec<u8> = chunks.iter().flat_map(|new| new.raw.to_vec()).collect();
+            assert_eq!(joined(&chunks, whole.len()), whole);
+        }
+        assert_eq!(side_by_side(&[]), None);
+    }
 }

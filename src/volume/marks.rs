@@ -333,8 +333,7 @@ impl Marking<'_> {
         volume.env.hit(Point::GcRepack)?;
         let spec = volume.classifier.class(home.class);
         let (codec, group_bytes) = (codec_choice(spec.codec), spec.group_bytes);
-        let hint =
-            PutHint { class: home.class, shard: home.shard, codec, group_bytes, keep: false };
+        let hint = PutHint { class: home.class, shard: home.shard, codec, group_bytes };
         volume.store.rewrite(frame, hint)
     }
 

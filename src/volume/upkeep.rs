@@ -275,7 +275,7 @@ impl Volume {
         // Not where it was: that disk may be the one that fails.
         let shard = self.choose_shard(spec, Ino(chunk.0), raw.len())?;
         let (codec, group_bytes) = (codec_choice(spec.codec), spec.group_bytes);
-        let hint = PutHint { class, shard, codec, group_bytes, keep: false };
+        let hint = PutHint { class, shard, codec, group_bytes };
         self.store.restore(chunk, raw, hint)
     }
 

@@ -98,7 +98,7 @@ fn a_small_chunk_keeps_its_buffer_only_if_told_so_and_not_longer_than_it_waits()
         let mut t = Bench::new();
         let gone = Arc::new(AtomicBool::new(false));
         let buffer = Bytes::from_owner(Owner(noise(1, 100_000), Arc::clone(&gone)));
-        t.store.put(buffer.slice(500..1500), PutHint { keep, ..HINT }).unwrap();
+        t.store.put_of(keep.then_some(&buffer), buffer.slice(500..1500), HINT).unwrap();
         drop(buffer);
         assert_eq!(gone.load(Ordering::Relaxed), !keep);
         t.commit();
