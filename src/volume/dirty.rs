@@ -24,7 +24,7 @@ pub(super) struct Room {
 }
 
 /// Bytes of one range, which may have room before and behind them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Run {
     memory: Vec<u8>,
     /// Where the range begins in `memory`.
@@ -98,8 +98,11 @@ impl From<Vec<u8>> for Run {
     }
 }
 
+/// Ranges of this length and shorter are not parts of a stream.
+const SCATTERED_BYTES: usize = 32 * 1024;
+
 /// Dirty ranges of one file: disjoint, and never touching, so a stream is one range.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct DirtyRanges {
     ranges: BTreeMap<u64, Run>,
     bytes: usize,
@@ -115,6 +118,11 @@ impl DirtyRanges {
     /// Memory that takes: many ranges of a few bytes are mostly overhead.
     pub(super) fn memory(&self) -> usize {
         self.memory
+    }
+
+    /// True if it was written here and there, a little at each place.
+    pub(super) fn is_scattered(&self) -> bool {
+        self.bytes <= SCATTERED_BYTES * self.ranges.len()
     }
 
     #[cfg(test)]
@@ -236,6 +244,13 @@ impl DirtyRanges {
             met.into_iter().filter_map(|start| Some((start, self.remove(start)?))).collect();
         self.write_with(offset, data, room);
         newer.iter().for_each(|(start, newer)| self.write(*start, newer));
+    }
+
+    /// Puts all of `older` where nothing was written since it was taken.
+    pub(super) fn put_under(&mut self, older: Self) {
+        for (start, run) in older.ranges {
+            self.write_under(start, &run, Room::default());
+        }
     }
 
     /// True if every byte of the range is dirty.

@@ -44,29 +44,42 @@ pub(super) struct Region {
     pub(super) data: Run,
 }
 
+/// Memory that counts as being cut until this is dropped.
+pub(super) struct Counted {
+    bytes: usize,
+    counter: Arc<AtomicUsize>,
+}
+
+impl Counted {
+    pub(super) fn new(bytes: usize, counter: &Arc<AtomicUsize>) -> Self {
+        counter.fetch_add(bytes, Relaxed);
+        Self { bytes, counter: Arc::clone(counter) }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
 /// Bytes that are being cut. Counted until the last slice of them is gone.
 pub(super) struct CutBuffer {
     data: Run,
-    counter: Arc<AtomicUsize>,
+    _counted: Counted,
 }
 
 impl CutBuffer {
     pub(super) fn new(data: impl Into<Run>, counter: &Arc<AtomicUsize>) -> Self {
         let data = data.into();
-        counter.fetch_add(data.capacity(), Relaxed);
-        Self { data, counter: Arc::clone(counter) }
+        let _counted = Counted::new(data.capacity(), counter);
+        Self { data, _counted }
     }
 }
 
 impl AsRef<[u8]> for CutBuffer {
     fn as_ref(&self) -> &[u8] {
         &self.data
-    }
-}
-
-impl Drop for CutBuffer {
-    fn drop(&mut self) {
-        self.counter.fetch_sub(self.data.capacity(), Relaxed);
     }
 }
 

@@ -72,30 +72,51 @@ pub(super) struct FileState {
     pub(super) taken: Option<Taken>,
 }
 
-/// Bytes from `start` on that were taken out of the buffer.
+/// Bytes that were taken out of the buffer.
 #[derive(Debug)]
-pub(super) struct Taken {
-    pub(super) start: u64,
-    pub(super) data: Bytes,
+pub(super) enum Taken {
+    /// Of a stream, from `start` on.
+    Stream {
+        /// Offset of the first byte.
+        start: u64,
+        /// What is being cut.
+        data: Bytes,
+    },
+    /// A copy of what was written here and there.
+    Scattered(DirtyRanges),
 }
 
 impl Taken {
-    /// Offset behind the last byte.
-    pub(super) fn end(&self) -> u64 {
-        self.start + self.data.len() as u64
+    fn len(&self) -> usize {
+        match self {
+            Self::Stream { data, .. } => data.len(),
+            Self::Scattered(ranges) => ranges.bytes(),
+        }
+    }
+
+    /// True if a stream was taken up to `offset`.
+    pub(super) fn is_stream_to(&self, offset: u64) -> bool {
+        matches!(self, Self::Stream { start, data } if start + data.len() as u64 == offset)
+    }
+
+    fn overlay(&self, offset: u64, buf: &mut [u8]) {
+        match self {
+            Self::Stream { start, data } => overlay_piece(*start, data, offset, buf),
+            Self::Scattered(ranges) => ranges.overlay(offset, buf),
+        }
     }
 }
 
 impl FileState {
     /// Bytes that are not extents yet.
     fn buffered_bytes(&self) -> usize {
-        self.dirty.bytes() + self.taken.as_ref().map_or(0, |taken| taken.data.len())
+        self.dirty.bytes() + self.taken.as_ref().map_or(0, Taken::len)
     }
 
     /// Copies what is not extents yet of the `buf.len()` bytes from `offset` over `buf`.
     pub(super) fn overlay(&self, offset: u64, buf: &mut [u8]) {
-        if let Some(Taken { start, data }) = &self.taken {
-            overlay_piece(*start, data, offset, buf);
+        if let Some(taken) = &self.taken {
+            taken.overlay(offset, buf);
         }
         self.dirty.overlay(offset, buf);
     }

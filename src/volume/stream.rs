@@ -18,10 +18,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use log::error;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLockWriteGuard};
 
 use super::Volume;
-use super::drain::{CutBuffer, Drain, Region};
+use super::drain::{Counted, CutBuffer, Drain, Region};
 use super::files::{FileNode, FileState, Taken};
 use crate::classify::ClassSpec;
 use crate::error::{Error, Result};
@@ -102,13 +102,17 @@ impl Volume {
         let mut state = node.state.write();
         for _ in 0..TAKES_AT_ONCE {
             let Some((spec, start, data)) = self.take_stream(node, &mut state)? else {
-                return Ok(false);
+                if state.taken.is_some() || !self.is_worth_a_take(&state) {
+                    return Ok(false);
+                }
+                state = self.drain_scattered(node, state)?;
+                continue;
             };
             drop(state);
             let cut = catch_unwind(AssertUnwindSafe(|| {
                 self.ingest_bytes(node.ino, spec, start, &data, true)
             }));
-            let cut = cut.unwrap_or_else(|_| Err(Error::invalid("Cutting panicked; see the log")));
+            let cut = cut.unwrap_or_else(|_| Err(panicked()));
             state = node.state.write();
             state.taken = None;
             let staged = cut.and_then(|done| {
@@ -127,6 +131,33 @@ impl Volume {
         Ok(true)
     }
 
+    /// Drains what was written here and there. Readers see a copy of it meanwhile; who else would
+    /// change the file waits, as for a stream.
+    fn drain_scattered<'a>(
+        &self,
+        node: &'a FileNode,
+        mut state: RwLockWriteGuard<'a, FileState>,
+    ) -> Result<RwLockWriteGuard<'a, FileState>> {
+        let dirty = std::mem::take(&mut state.dirty);
+        let _counted = Counted::new(2 * dirty.memory(), &self.held.cutting);
+        state.taken = Some(Taken::Scattered(dirty.clone()));
+        let class = state.class;
+        let mut older = FileState { dirty, class, ..FileState::default() };
+        self.files.note_dirty(node, &state);
+        drop(state);
+        let drained =
+            catch_unwind(AssertUnwindSafe(|| self.drain_state(node, &mut older, Drain::All)));
+        let drained = drained.unwrap_or_else(|_| Err(panicked()));
+        state = node.state.write();
+        state.taken = None;
+        state.class = state.class.or(older.class);
+        state.clean_cut = None;
+        state.dirty.put_under(older.dirty);
+        self.files.note_dirty(node, &state);
+        node.note_cut();
+        drained.map(|()| state)
+    }
+
     /// Takes a stream that has gathered enough.
     fn take_stream(
         &self,
@@ -143,10 +174,14 @@ impl Volume {
         let Region { start, data } =
             self.take_region(node.ino, state, spec, longest.start, Drain::Stream)?;
         let data = Bytes::from_owner(CutBuffer::new(data, &self.held.cutting));
-        state.taken = Some(Taken { start, data: data.clone() });
+        state.taken = Some(Taken::Stream { start, data: data.clone() });
         self.files.note_dirty(node, state);
         Ok(Some((spec, start, data)))
     }
+}
+
+fn panicked() -> Error {
+    Error::invalid("Cutting panicked; see the log")
 }
 
 /// Serves the streams of a volume until it stops.

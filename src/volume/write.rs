@@ -24,6 +24,9 @@ const STREAM_BYTES_MIN: usize = 1024 * 1024;
 /// So many times as much may wait while the stream is cut beside its writer.
 const STREAM_BACKLOG: usize = 4;
 
+/// This part of what a file may have is drained beside its writer when it lies here and there.
+const SCATTERED_SHARE: u64 = 4;
+
 /// What changes with the extents of a file.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Staged {
@@ -46,7 +49,7 @@ impl Volume {
         let _gate = self.gate.read();
         let mut state = node.state.write();
         self.note_written(node.ino, end)?;
-        let goes_on = state.taken.as_ref().is_some_and(|taken| taken.end() == offset);
+        let goes_on = state.taken.as_ref().is_some_and(|taken| taken.is_stream_to(offset));
         let room = if goes_on { self.stream_room(&state) } else { Room::default() };
         state.dirty.write_with(offset, data, room);
         self.files.note_dirty(node, &state);
@@ -84,6 +87,9 @@ impl Volume {
         let backlog = (STREAM_BACKLOG * stream).min(file_max);
         let run = state.dirty.run_ending_at(end);
         if run < stream && state.dirty.memory() <= file_max {
+            if state.taken.is_none() && self.is_worth_a_take(&state) {
+                self.streams.add(node.ino);
+            }
             return Ok(());
         }
         let fits = run < backlog && state.dirty.memory() <= file_max;
@@ -107,6 +113,12 @@ impl Volume {
             self.files.note_dirty(node, &state);
         }
         drained
+    }
+
+    /// True if so much was written here and there that it is drained beside the writer.
+    pub(super) fn is_worth_a_take(&self, state: &FileState) -> bool {
+        let bytes = self.config.limits.file_dirty_bytes / SCATTERED_SHARE;
+        state.dirty.memory() as u64 > bytes && state.dirty.is_scattered()
     }
 
     /// What a stream gathers before it is cut.

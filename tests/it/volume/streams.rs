@@ -53,6 +53,50 @@ fn a_stream_is_whole_whatever_happens_to_the_file_meanwhile() {
     }
 }
 
+/// The same while what was written here and there is drained beside its writer.
+#[test]
+fn scattered_writes_are_whole_whatever_happens_to_the_file_meanwhile() {
+    const LEN: usize = 6 * MIB;
+    for (name, seed) in [("/s.img", 1), ("/s.bin", 2), ("/s.sqlite", 3)] {
+        let t = TestVolume::with_config(NO_BACKGROUND_COMMITS);
+        let mut model = random_bytes(seed, LEN);
+        t.write_file(name, &model);
+        t.commit().unwrap();
+        let file = t.open(name);
+        let mut state = seed;
+        for piece in 0..2000 {
+            let len = 1 + splitmix64(&mut state) as usize % (2 * PAGE);
+            let at = splitmix64(&mut state) as usize % (LEN - len);
+            let over = random_bytes(seed * 5000 + piece, len);
+            file.write(at as u64, &over).unwrap();
+            model[at..at + len].copy_from_slice(&over);
+            match splitmix64(&mut state) % 256 {
+                0 => t.commit().unwrap(),
+                1 => {
+                    file.punch(at as u64, 3 * PAGE as u64, true).unwrap();
+                    model[at..(at + 3 * PAGE).min(LEN)].fill(0);
+                }
+                2 => {
+                    t.truncate(name, (LEN - MIB) as u64);
+                    t.truncate(name, LEN as u64);
+                    model[LEN - MIB..].fill(0);
+                }
+                3..40 => {
+                    let from = at.saturating_sub(MIB);
+                    let seen = file.read(from as u64, 2 * MIB).unwrap();
+                    let to = (from + 2 * MIB).min(LEN);
+                    assert_same_bytes(&seen, &model[from..to], &format!("{name} {piece}"));
+                }
+                _ => {}
+            }
+        }
+        file.finish().unwrap();
+        t.commit().unwrap();
+        t.assert_content(name, &model);
+        t.assert_sound();
+    }
+}
+
 /// What lies around a page is not read, decoded or stored again, and stays as it is.
 #[test]
 fn a_page_overwritten_in_an_image_costs_a_page() {
