@@ -61,10 +61,11 @@ pub enum CodecChoice {
 }
 
 impl CodecChoice {
-    /// What to do now: `pressed` while writers wait, or soon will.
+    /// What to do with `raw` now: `pressed` while writers wait, or soon will.
     #[must_use]
-    pub fn settle(self, pressed: bool) -> Self {
+    pub fn settle(self, pressed: bool, raw: &[u8]) -> Self {
         match self {
+            Self::Adaptive if !shrinks_in_part(raw) => Self::None,
             Self::Adaptive if pressed => Self::Zstd { level: LEVEL_PRESSED },
             Self::Adaptive => Self::Zstd { level: LEVEL_AT_REST },
             fixed => fixed,
@@ -102,7 +103,7 @@ thread_local! {
 /// Encodes `raw` as chosen, or leaves it as it is when that saves less than 1/32.
 #[must_use]
 pub fn encode(choice: CodecChoice, raw: &[u8]) -> Encoded<'_> {
-    let compressed = match choice.settle(false) {
+    let compressed = match choice.settle(false, raw) {
         CodecChoice::Zstd { level } => compress(level, raw),
         _ => None,
     };
@@ -112,10 +113,49 @@ pub fn encode(choice: CodecChoice, raw: &[u8]) -> Encoded<'_> {
     }
 }
 
+/// What is tried on a sample: pieces of this many bytes from so many places.
+const SAMPLE_PIECE: usize = 1024;
+const SAMPLE_PIECES: usize = 16;
+
+/// False if pieces from all over `raw` have all byte values equally often, and do not get smaller
+/// together: media, archives, ciphertext. What repeats at a distance only is missed, but that is for
+/// deduplication to find. Short data is worth a try as a whole. The idea is that of btrfs'
+/// `compress_heuristic` and of early abort in ZFS.
+fn shrinks_in_part(raw: &[u8]) -> bool {
+    const SAMPLE: usize = SAMPLE_PIECE * SAMPLE_PIECES;
+    if raw.len() < 4 * SAMPLE {
+        return true;
+    }
+    let step = raw.len() / SAMPLE_PIECES;
+    let mut sample = Vec::with_capacity(SAMPLE);
+    for place in raw.chunks_exact(step).take(SAMPLE_PIECES) {
+        let piece = &place[..SAMPLE_PIECE];
+        if is_skewed(piece) {
+            return true;
+        }
+        sample.extend_from_slice(piece);
+    }
+    compress_to(LEVEL_PRESSED, &sample, SAMPLE - SAMPLE_PIECE / 8).is_some()
+}
+
+/// True if the byte values are so unequally frequent that coding them by frequency may save 1/32:
+/// the sum of their squares is a quarter above that of noise, which varies by 2 % in 1 KiB.
+fn is_skewed(piece: &[u8]) -> bool {
+    let mut counts = [0u64; 256];
+    piece.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+    let squares: u64 = counts.iter().map(|count| count * count).sum();
+    let len = piece.len() as u64;
+    4 * squares > 5 * (len + len * len / 256)
+}
+
 /// `None` if the result does not fit the bound that makes it worth while, or zstd fails: raw bytes
 /// are always right.
 fn compress(level: i32, raw: &[u8]) -> Option<Vec<u8>> {
-    let bound = raw.len() - raw.len().div_ceil(SAVING_SHARE);
+    compress_to(level, raw, raw.len() - raw.len().div_ceil(SAVING_SHARE))
+}
+
+/// `None` if the result has more than `bound` bytes, or zstd fails.
+fn compress_to(level: i32, raw: &[u8], bound: usize) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(bound);
     ENCODERS.with_borrow_mut(|encoders| {
         let place = encoders.iter().position(|encoder| encoder.level == level);
@@ -187,6 +227,25 @@ mod tests {
     }
 
     #[test]
+    fn a_sample_tells_whether_it_is_worth_a_try() {
+        let text: Vec<u8> = (0..60_000).flat_map(|n: u32| n.to_string().into_bytes()).collect();
+        let noise = noise(256 * 1024);
+        assert!(!shrinks_in_part(&noise));
+        assert!(shrinks_in_part(&text));
+        assert!(shrinks_in_part(&noise[..63 * 1024]), "short data is tried");
+        let again = noise[..512].repeat(512);
+        assert!(!is_skewed(&again[..1024]) && shrinks_in_part(&again), "it repeats");
+        // A twelfth of it anywhere is seen.
+        for at in [0, 100_000, 230_000] {
+            let mut mixed = noise.clone();
+            mixed[at..at + 22_000].copy_from_slice(&text[..22_000]);
+            assert!(shrinks_in_part(&mixed), "text at {at}");
+        }
+        assert_eq!(CodecChoice::Adaptive.settle(true, &noise), CodecChoice::None);
+        assert_eq!(ZSTD.settle(true, &noise), ZSTD, "who asks for a level gets it");
+    }
+
+    #[test]
     fn what_is_encoded_decodes() {
         for len in [0, 1, 31, 32, 33, 1000, 100_000, FRAME_RAW_BYTES_MAX as usize] {
             for raw in [vec![7; len], noise(len)] {
@@ -218,8 +277,8 @@ mod tests {
         let text: Vec<u8> = (0..20_000).flat_map(words).collect();
         let bytes = |choice| encode(choice, &text).bytes.into_owned();
         let adaptive = CodecChoice::Adaptive;
-        assert_eq!(bytes(adaptive.settle(true)), bytes(ZSTD));
-        assert_eq!(bytes(adaptive.settle(false)), bytes(adaptive));
+        assert_eq!(bytes(adaptive.settle(true, &text)), bytes(ZSTD));
+        assert_eq!(bytes(adaptive.settle(false, &text)), bytes(adaptive));
         assert_ne!(bytes(adaptive), bytes(ZSTD));
         // A refusal, and a third level, leave nothing behind.
         let (fast, small) = (bytes(ZSTD), bytes(adaptive));
@@ -227,8 +286,8 @@ mod tests {
             assert_eq!(encode(CodecChoice::Zstd { level }, &noise(100_000)).codec, Codec::None);
             assert_eq!((bytes(ZSTD), bytes(adaptive)), (fast.clone(), small.clone()));
         }
-        assert_eq!(CodecChoice::None.settle(true), CodecChoice::None);
-        assert_eq!(ZSTD.settle(false), ZSTD);
+        assert_eq!(CodecChoice::None.settle(true, &text), CodecChoice::None);
+        assert_eq!(ZSTD.settle(false, &text), ZSTD);
     }
 
     #[test]

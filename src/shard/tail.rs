@@ -341,7 +341,7 @@ mod tests {
             let mut at = 0;
             while at < data.len() {
                 let end = (at + 300_001).min(data.len());
-                tail.fill(&[&data[at..at + 1], &data[at + 1..end]], &file, &flusher).unwrap();
+                tail.fill(&[&data[at..=at], &data[at + 1..end]], &file, &flusher).unwrap();
                 let from = at.saturating_sub(2 * PIECE);
                 assert!(read(&tail, &path, from as u64, end - from) == data[from..end]);
                 let budget = &tail.budget;
@@ -371,7 +371,7 @@ mod tests {
         drop(tail);
 
         let (tail, _, _) = self::tail(&dir, 8 * WHOLE);
-        tail.fill(&[&data[..PIECE + 1]], &closed, &flusher).unwrap();
+        tail.fill(&[&data[..=PIECE]], &closed, &flusher).unwrap();
         assert!(tail.flush(&closed).is_err(), "a sync is told, too");
         assert!(read(&tail, &path, 0, PIECE + 1) == data[..=PIECE]);
     }

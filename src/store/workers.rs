@@ -90,7 +90,7 @@ fn store_somewhere(core: &Core, job: &mut Job) -> Result<()> {
 /// Writes the frame of one job.
 fn store(core: &Core, job: &Job) -> Result<()> {
     let raw = joined(&job.chunks, job.raw_bytes);
-    let payload = encode(job.codec.settle(core.queue.is_pressed()), &raw);
+    let payload = encode(job.codec.settle(core.queue.is_pressed(), &raw), &raw);
     let directory = FrameDirectory::new(job.chunks.iter().map(entry).collect(), &payload);
     let head = directory.to_bytes();
     let numbers: Vec<_> = job.chunks.iter().map(|new| new.chunk).collect();

@@ -72,8 +72,7 @@ pub(super) struct CutBuffer {
 impl CutBuffer {
     pub(super) fn new(data: impl Into<Run>, counter: &Arc<AtomicUsize>) -> Self {
         let data = data.into();
-        let _counted = Counted::new(data.capacity(), counter);
-        Self { data, _counted }
+        Self { _counted: Counted::new(data.capacity(), counter), data }
     }
 }
 
