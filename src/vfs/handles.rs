@@ -97,7 +97,8 @@ impl Handles {
     /// Forgets an open file; true if it was its inode's last writer.
     pub(super) fn remove(&self, number: u64) -> Option<(Arc<Handle>, bool)> {
         let handle = self.open.write().remove(&number)?;
-        let last = handle.file.at() == At::Live && self.end_use(&handle);
+        let (ino, live) = (handle.file.ino(), handle.file.at() == At::Live);
+        let last = live && self.end_use(ino, handle.writes, handle.direct);
         Some((handle, last))
     }
 
@@ -113,11 +114,14 @@ impl Handles {
     /// Lets the content of an open inode be given, if only this reader has it open and nobody
     /// changes its length; until the answer is dropped nobody will.
     pub(super) fn alone(&self, handle: &Handle) -> Option<Alone<'_>> {
-        let ino = handle.file.ino();
+        if handle.direct || handle.writes { None } else { self.alone_in(handle.file.ino()) }
+    }
+
+    /// As [`Handles::alone`], for who has the inode open to read it through the cache.
+    fn alone_in(&self, ino: Ino) -> Option<Alone<'_>> {
         let mut all = self.uses.lock();
         let uses = all.get_mut(&ino)?;
-        let (direct, others) = (handle.direct || uses.direct > 0, uses.cached != 1);
-        if direct || others || handle.writes || uses.resizing > 0 || uses.giving {
+        if uses.direct > 0 || uses.cached != 1 || uses.resizing > 0 || uses.giving {
             return None;
         }
         uses.giving = true;
@@ -139,13 +143,12 @@ impl Handles {
         direct
     }
 
-    fn end_use(&self, handle: &Handle) -> bool {
-        let ino = handle.file.ino();
+    fn end_use(&self, ino: Ino, writes: bool, direct: bool) -> bool {
         let mut all = self.uses.lock();
         let Some(uses) = all.get_mut(&ino) else { return false };
-        *(if handle.direct { &mut uses.direct } else { &mut uses.cached }) -= 1;
-        uses.writers -= u32::from(handle.writes);
-        let last_writer = handle.writes && uses.writers == 0;
+        *(if direct { &mut uses.direct } else { &mut uses.cached }) -= 1;
+        uses.writers -= u32::from(writes);
+        let last_writer = writes && uses.writers == 0;
         if !uses.is_used() {
             all.remove(&ino);
         }
@@ -190,6 +193,65 @@ mod tests {
         assert!(handles.add_use(INO, false, false), "a reader beside it follows");
         assert!(!handles.add_use(Ino(8), false, false), "another file");
         assert!(!handles.add_use(Ino(8), true, true), "a reader is in the cache already");
+    }
+
+    #[test]
+    fn only_one_reader_alone_is_given_to() {
+        let handles = Handles::default();
+        assert!(handles.alone_in(INO).is_none(), "not open");
+        handles.add_use(INO, false, false);
+        let alone = handles.alone_in(INO).expect("nobody else has it open");
+        assert!(handles.alone_in(INO).is_none(), "it is being given");
+        drop(alone);
+        for (writes, direct) in [(false, false), (true, false)] {
+            handles.add_use(INO, writes, direct);
+            assert!(handles.alone_in(INO).is_none(), "somebody else has it open");
+            assert_eq!(handles.end_use(INO, writes, direct), writes);
+        }
+        let resizes = [handles.resize(INO), handles.resize(INO)];
+        for resize in resizes {
+            assert!(handles.alone_in(INO).is_none(), "its length changes");
+            drop(resize);
+        }
+        assert!(handles.alone_in(INO).is_some());
+        handles.end_use(INO, false, false);
+        handles.add_use(INO, true, true);
+        assert!(handles.alone_in(INO).is_none(), "past the cache");
+        handles.end_use(INO, true, true);
+        drop(handles.resize(INO));
+        assert!(handles.uses.lock().is_empty(), "nothing is left of what is not used");
+    }
+
+    /// Whoever comes while a content is given does nothing before it was.
+    #[test]
+    fn who_comes_while_it_is_given_waits() {
+        for _ in 0..50 {
+            let handles = Handles::default();
+            handles.add_use(INO, false, false);
+            let log = Mutex::new(Vec::new());
+            let coming = AtomicU64::new(0);
+            std::thread::scope(|scope| {
+                let alone = handles.alone_in(INO);
+                scope.spawn(|| {
+                    coming.fetch_add(1, Relaxed);
+                    handles.add_use(INO, true, true);
+                    log.lock().push("opened");
+                });
+                scope.spawn(|| {
+                    coming.fetch_add(1, Relaxed);
+                    let _resize = handles.resize(INO);
+                    log.lock().push("resized");
+                });
+                while coming.load(Relaxed) < 2 {
+                    std::thread::yield_now();
+                }
+                (0..100).for_each(|_| std::thread::yield_now());
+                log.lock().push("given");
+                drop(alone);
+            });
+            let log = log.into_inner();
+            assert_eq!((log[0], log.len()), ("given", 3), "{log:?}");
+        }
     }
 
     #[test]

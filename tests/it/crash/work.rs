@@ -9,7 +9,10 @@ use stratafs::env::{Env, Faults, SeededRandom, StepClock};
 use stratafs::error::{Error, Result};
 use stratafs::gc;
 use stratafs::types::{At, FileKind, Ino};
-use stratafs::volume::{AttrChange, NewInode, OpenOptions, RenameMode, SetTime, Volume, XattrMode};
+use stratafs::volume::{
+    Arrival, AttrChange, NewInode, OpenOptions, Placed, RenameMode, SetTime, SmallFile, Spot, Volume,
+    XattrMode,
+};
 use tempfile::TempDir;
 
 use super::machine::Machine;
@@ -157,6 +160,44 @@ pub struct Work<'a> {
 
 type Entry = (Ino, Vec<u8>, Ino);
 
+fn arrival_of(data: &[u8]) -> Arrival {
+    Arrival {
+        kind: FileKind::Regular,
+        perm: 0o600,
+        uid: 3,
+        gid: 4,
+        rdev: 0,
+        size: data.len() as u64,
+        atime: TIME,
+        mtime: TIME,
+        target: Box::default(),
+        xattrs: Vec::new(),
+        mark: None,
+    }
+}
+
+fn import(
+    volume: &Arc<Volume>,
+    spot: &Spot,
+    arrival: &Arrival,
+    data: &[u8],
+    large: bool,
+) -> Result<Placed> {
+    if large {
+        let mut file = volume.import_large(spot, arrival, &data[..data.len().min(100)])?;
+        let (first, second) = data.split_at(data.len() / 2);
+        for (part, more) in [(first, true), (second, false)] {
+            let mut buffer = file.buffer();
+            buffer.extend_from_slice(part);
+            file.take(buffer, more)?;
+        }
+        return file.finish(spot, arrival, None);
+    }
+    let (spot, arrival, data) = (spot.clone(), arrival.clone(), data.to_vec());
+    let small = SmallFile { spot, arrival, data, existing: None };
+    volume.import_small(vec![small])?.pop().expect("an answer for each")
+}
+
 impl<'a> Work<'a> {
     /// Takes over an open volume that holds `state`.
     pub fn new(
@@ -299,7 +340,7 @@ impl<'a> Work<'a> {
             35 => return self.reopen(),
             _ => {}
         }
-        match self.below(34) {
+        match self.below(38) {
             0..=4 => self.create(),
             5..=9 => self.overwrite(),
             10..=12 => self.replace_by_rename(),
@@ -317,7 +358,8 @@ impl<'a> Work<'a> {
             30 => self.snapshot_create(),
             31 => self.snapshot_delete(),
             32 => self.gc(),
-            _ => self.large_removal(),
+            33 => self.large_removal(),
+            _ => self.import(),
         }
     }
 
@@ -353,6 +395,39 @@ impl<'a> Work<'a> {
         let ino = self.make(dir, name, FileKind::Regular, b"")?;
         let data = self.bytes();
         self.write(ino, 0, &data)
+    }
+
+    /// A whole file from outside, in one change or piece by piece; also over one that is there.
+    fn import(&mut self) -> Result<()> {
+        let over = if self.below(2) == 0 { self.entry(FileKind::Regular) } else { None };
+        let free = || self.free_place().map(|(dir, name)| (dir, name.to_vec()));
+        let replaces = over.is_some();
+        let mut touched: Vec<Ino> = over.iter().map(|(_, _, ino)| *ino).collect();
+        let Some((dir, name)) = over.map(|(dir, name, _)| (dir, name)).or_else(free) else {
+            return Ok(());
+        };
+        touched.push(dir);
+        let (data, large) = (self.bytes(), self.below(2) == 0);
+        let spot = Spot { parent: dir, name: name.clone().into() };
+        let arrival = arrival_of(&data);
+        self.change(
+            format!("import {} bytes, large: {large}, over: {replaces}", data.len()),
+            &touched,
+            |volume| import(volume, &spot, &arrival, &data, large),
+            |state, placed, touched| {
+                let Some(placed) = placed else { return };
+                let tree = &mut state.live.tree;
+                if replaces {
+                    tree.unlink(dir, &name, &|_| false).expect("it is there");
+                }
+                let mut node = Node::new(FileKind::Regular, dir, b"");
+                (node.perm, node.uid, node.gid) = (arrival.perm, arrival.uid, arrival.gid);
+                node.content = Arc::new(data.clone());
+                tree.insert(dir, &name, placed.ino, node);
+                touched.push(placed.ino);
+            },
+        )?;
+        Ok(())
     }
 
     fn overwrite(&mut self) -> Result<()> {
