@@ -118,8 +118,8 @@ const SAMPLE_PIECE: usize = 1024;
 const SAMPLE_PIECES: usize = 16;
 
 /// False if pieces from all over `raw` have all byte values equally often, and do not get smaller
-/// together: media, archives, ciphertext. What repeats at a distance only is missed, but that is for
-/// deduplication to find. Short data is worth a try as a whole. The idea is that of btrfs'
+/// together: media, archives, ciphertext. What repeats at a distance only is missed, but that is
+/// for deduplication to find. Short data is worth a try as a whole. The idea is that of btrfs'
 /// `compress_heuristic` and of early abort in ZFS.
 fn shrinks_in_part(raw: &[u8]) -> bool {
     const SAMPLE: usize = SAMPLE_PIECE * SAMPLE_PIECES;

@@ -98,8 +98,9 @@ impl From<Vec<u8>> for Run {
     }
 }
 
-/// Ranges of this length and shorter are not parts of a stream.
+/// Ranges of this length and shorter, so many at least, are not parts of streams.
 const SCATTERED_BYTES: usize = 32 * 1024;
+const SCATTERED_MIN: usize = 16;
 
 /// Dirty ranges of one file: disjoint, and never touching, so a stream is one range.
 #[derive(Clone, Debug, Default)]
@@ -120,9 +121,12 @@ impl DirtyRanges {
         self.memory
     }
 
-    /// True if it was written here and there, a little at each place.
-    pub(super) fn is_scattered(&self) -> bool {
-        self.bytes <= SCATTERED_BYTES * self.ranges.len()
+    /// What was written here and there, a little at each place; 0 for a stream, also for one whose
+    /// few bytes have much room. Bytes, with what each place takes.
+    pub(super) fn scattered(&self) -> usize {
+        let places = self.ranges.len();
+        let few = places >= SCATTERED_MIN && self.bytes <= SCATTERED_BYTES * places;
+        if few { self.bytes + RANGE_BYTES * places } else { 0 }
     }
 
     #[cfg(test)]
@@ -343,6 +347,24 @@ mod tests {
         (0..1000).for_each(|at| sparse.write(at * 10, &[1]));
         assert_eq!(sparse.bytes(), 1000);
         assert!(sparse.memory() >= 1000 * RANGE_BYTES);
+    }
+
+    /// The rest of a stream, in memory with room, is none of these: it must not be cut early.
+    #[test]
+    fn a_little_at_many_places_is_scattered_and_a_stream_is_not() {
+        let mut stream = DirtyRanges::default();
+        let room = Room { front: 100_000, bytes: 5_000_000 };
+        stream.write_with(0, &[1; 1000], room);
+        assert!(stream.memory() >= 5_000_000);
+        assert_eq!(stream.scattered(), 0);
+        let mut pages = DirtyRanges::default();
+        for page in 0..20 {
+            assert_eq!(pages.scattered() > 0, page >= 16, "{page} places");
+            pages.write(page * 10_000, &[1; 4096]);
+        }
+        assert_eq!(pages.scattered(), 20 * (4096 + RANGE_BYTES));
+        pages.write(1_000_000, &vec![1; 2_000_000]);
+        assert_eq!(pages.scattered(), 0, "most of it is a stream");
     }
 
     /// The rest of a take, put under what came meanwhile, moves none of it.

@@ -117,8 +117,7 @@ impl Volume {
 
     /// True if so much was written here and there that it is drained beside the writer.
     pub(super) fn is_worth_a_take(&self, state: &FileState) -> bool {
-        let bytes = self.config.limits.file_dirty_bytes / SCATTERED_SHARE;
-        state.dirty.memory() as u64 > bytes && state.dirty.is_scattered()
+        state.dirty.scattered() as u64 > self.config.limits.file_dirty_bytes / SCATTERED_SHARE
     }
 
     /// What a stream gathers before it is cut.

@@ -10,8 +10,8 @@ use stratafs::error::{Error, Result};
 use stratafs::gc;
 use stratafs::types::{At, FileKind, Ino};
 use stratafs::volume::{
-    Arrival, AttrChange, NewInode, OpenOptions, Placed, RenameMode, SetTime, SmallFile, Spot, Volume,
-    XattrMode,
+    Arrival, AttrChange, NewInode, OpenOptions, Placed, RenameMode, SetTime, SmallFile, Spot,
+    Volume, XattrMode,
 };
 use tempfile::TempDir;
 
