@@ -185,20 +185,21 @@ impl Tail {
         Ok(())
     }
 
-    /// Waits until all flights have landed.
-    fn settle(&self, state: &mut MutexGuard<'_, State>) -> io::Result<()> {
+    fn wait_for_flights(&self, state: &mut MutexGuard<'_, State>) {
         while state.airborne > 0 {
             self.landed.wait(state);
         }
+    }
+
+    /// Waits until all flights have landed.
+    fn settle(&self, state: &mut MutexGuard<'_, State>) -> io::Result<()> {
+        self.wait_for_flights(state);
         state.check()
     }
 
-    /// As [`Tail::settle`], for who does not care what became of them.
+    /// As [`Tail::settle`]; what became of them is told to the next who asks.
     pub(super) fn wait(&self) {
-        let mut state = self.state.lock();
-        while state.airborne > 0 {
-            self.landed.wait(&mut state);
-        }
+        self.wait_for_flights(&mut self.state.lock());
     }
 
     /// Brings everything to the file, with zeros up to the next block, and frees the memory.

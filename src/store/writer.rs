@@ -291,9 +291,12 @@ impl Writer {
                 rows.push((container.id, container.row));
             }
         }
+        // Looked at before they are let go: a worker may finish one right after, and the next seal
+        // has to write its row then.
+        let open: Vec<_> = closing.iter().map(|c| c.row.state == ContainerState::Open).collect();
         drop(closing);
-        let is_open = |full: &Closing| full.container.lock().row.state == ContainerState::Open;
-        self.closing.retain(|full| is_open(full));
+        let mut open = open.into_iter();
+        self.closing.retain(|_| open.next() == Some(true));
         debug_assert!(rows.iter().all(|(_, row)| row.bytes >= u64::from(HEADER_BYTES)));
         Ok((rows, std::mem::take(&mut self.stored)))
     }

@@ -5,6 +5,9 @@
 //! the gathered bytes out of the buffer (`FileState::taken`), works on them without the file's
 //! lock, and stages their extents; the writer goes on filling the buffer meanwhile.
 //!
+//! What was written here and there, a little at each place, is drained by that thread, too; readers
+//! see a copy of it meanwhile.
+//!
 //! Guarantees: while bytes are taken, the thread holds the gate open, so a commit sees them as
 //! extents or in the buffer; readers see them; whoever changes or drains the file in another way
 //! waits for them ([`FileNode::settled`]). Bytes that cannot be stored go back into the buffer,
