@@ -180,7 +180,8 @@ fn everything_at_once_beside_gc_stays_whole() {
         t.assert_sound();
     }
     let (freed, repacked) = (freed.into_inner(), repacked.into_inner());
-    assert!(freed > 10 && repacked > 0, "gc had nothing to do: {freed} freed, {repacked} repacked");
+    // How often gc comes round beside the writers, the scheduler decides: no number is to be had.
+    assert!(freed > 0 && repacked > 0, "gc had nothing to do: {freed} freed, {repacked} repacked");
     let report = gc::run(&t).unwrap();
     assert_tree(&t, &stock, &trees);
     // All snapshots are gone: nothing but what the trees need is left in the books.
