@@ -287,6 +287,18 @@ impl DirtyRanges {
         self.remove(start)
     }
 
+    /// Takes ranges from the first one on until they take `memory` bytes, one at least.
+    pub(super) fn take_first(&mut self, memory: usize) -> Self {
+        let mut taken = Self::default();
+        while taken.memory < memory
+            && let Some(first) = self.first()
+            && let Some(run) = self.remove(first.start)
+        {
+            taken.insert(first.start, run);
+        }
+        taken
+    }
+
     /// Puts back what [`DirtyRanges::take`] took, or a part of it, unless it was written again.
     pub(super) fn insert(&mut self, start: u64, data: Run) {
         if !data.is_empty() {
@@ -365,6 +377,20 @@ mod tests {
         assert_eq!(pages.scattered(), 20 * (4096 + RANGE_BYTES));
         pages.write(1_000_000, &vec![1; 2_000_000]);
         assert_eq!(pages.scattered(), 0, "most of it is a stream");
+    }
+
+    #[test]
+    fn so_much_is_taken_and_no_more() {
+        let mut dirty = DirtyRanges::default();
+        (0..20).for_each(|place| dirty.write(place * 10_000, &[1; 4096]));
+        let all = dirty.memory();
+        let first = dirty.take_first(3 * 4096);
+        assert_eq!((first.bytes(), dirty.bytes()), (3 * 4096, 17 * 4096));
+        assert_eq!(first.memory() + dirty.memory(), all);
+        assert_eq!(dirty.first(), Some(30_000..34_096));
+        assert_eq!(dirty.take_first(1).bytes(), 4096, "at least one");
+        assert_eq!(dirty.take_first(usize::MAX).bytes(), 16 * 4096);
+        assert!(dirty.is_empty() && dirty.take_first(1).is_empty());
     }
 
     /// The rest of a take, put under what came meanwhile, moves none of it.

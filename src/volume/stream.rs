@@ -134,14 +134,15 @@ impl Volume {
         Ok(true)
     }
 
-    /// Drains what was written here and there. Readers see a copy of it meanwhile; who else would
-    /// change the file waits, as for a stream.
+    /// Drains some of what was written here and there. Readers see a copy of it meanwhile; who else
+    /// would change the file waits, as for a stream. With the copy it takes `file_dirty_bytes`.
     fn drain_scattered<'a>(
         &self,
         node: &'a FileNode,
         mut state: RwLockWriteGuard<'a, FileState>,
     ) -> Result<RwLockWriteGuard<'a, FileState>> {
-        let dirty = std::mem::take(&mut state.dirty);
+        let most = self.config.limits.file_dirty_bytes / 2;
+        let dirty = state.dirty.take_first(usize::try_from(most).unwrap_or(usize::MAX));
         let _counted = Counted::new(2 * dirty.memory(), &self.held.cutting);
         state.taken = Some(Taken::Scattered(dirty.clone()));
         let class = state.class;
