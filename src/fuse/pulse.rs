@@ -11,11 +11,16 @@
 //! are in different sessions, which the kernel schedules as groups. So loops ask for [short
 //! turns](take_short_turns) when they serve their first request.
 //!
+//! The caller's processor has nothing to do while it waits for the answer, and goes to sleep. In a
+//! virtual machine that is a way out to the hypervisor and back, longer than the request itself. So
+//! while a loop polls there, [idle processors stay awake](IdleLatency), if we may ask for it and
+//! there are few: all of them do.
+//!
 //! Guarantees: nothing polls longer than [`LINGER`] and one [`LOOK`] after the last request; no
-//! thread wakes up while no request comes; with one processor nothing polls. Relies on: fuser's
-//! loop, which answers `EAGAIN` with another try; the other loops' descriptors, which are clones
-//! and keep sleeping, so a request that takes long in the polling loop holds up nobody. Does not:
-//! look at requests.
+//! thread wakes up, and no processor stays awake, while no request comes; with one processor
+//! nothing polls. Relies on: fuser's loop, which answers `EAGAIN` with another try; the other
+//! loops' descriptors, which are clones and keep sleeping, so a request that takes long in the
+//! polling loop holds up nobody. Does not: look at requests.
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,7 +32,7 @@ use std::time::{Duration, Instant};
 use log::debug;
 use parking_lot::{Condvar, Mutex};
 
-use crate::sys::process::{set_nonblocking, take_short_turns};
+use crate::sys::process::{IdleLatency, set_nonblocking, take_short_turns};
 
 /// Requests closer than this follow each other.
 const CLOSE: Duration = Duration::from_micros(500);
@@ -37,6 +42,9 @@ const STREAK: u32 = 16;
 const LINGER: Duration = Duration::from_millis(2);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(1);
+
+/// Idle processors stay awake where there are at most so many.
+const AWAKE_MAX: usize = 8;
 
 /// The shortest turns a kernel gives.
 const TURN_NANOS: u64 = 100_000;
@@ -63,6 +71,7 @@ pub struct Pulse {
 #[derive(Debug, Default)]
 struct State {
     device: Option<OwnedFd>,
+    idle: Option<IdleLatency>,
     wanted: bool,
     ended: bool,
 }
@@ -141,6 +150,11 @@ fn switch(state: &State, polling: bool) -> bool {
     if let Err(e) = &switched {
         debug!("Request loop keeps sleeping cause={e}");
     }
+    if let Some(idle) = &state.idle
+        && let Err(e) = idle.keep_awake(polling)
+    {
+        debug!("Idle processors may sleep cause={e}");
+    }
     switched.is_ok()
 }
 
@@ -158,7 +172,14 @@ impl Governor {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let mut thread = None;
         if processors > 1 {
-            pulse.state.lock().device = Some(device);
+            let mut state = pulse.state.lock();
+            state.device = Some(device);
+            if processors <= AWAKE_MAX {
+                state.idle = IdleLatency::of_guest()
+                    .inspect_err(|e| debug!("Idle processors may sleep cause={e}"))
+                    .ok();
+            }
+            drop(state);
             let governed = Arc::clone(pulse);
             thread = thread::Builder::new()
                 .name("pulse".to_owned())
@@ -179,7 +200,8 @@ impl Drop for Governor {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        self.pulse.state.lock().device = None;
+        let mut state = self.pulse.state.lock();
+        (state.device, state.idle) = (None, None);
     }
 }
 
@@ -211,6 +233,13 @@ mod tests {
         crate::sys::process::is_nonblocking(device.as_fd()).unwrap()
     }
 
+    /// Whether idle processors stay awake; `None` if nobody may ask, or polling has ended again.
+    fn awake(pulse: &Pulse) -> Option<bool> {
+        let state = pulse.state.lock();
+        let awake = state.idle.as_ref()?.is_awake().unwrap();
+        pulse.polling.load(Relaxed).then_some(awake)
+    }
+
     #[test]
     fn polls_while_requests_come_and_sleeps_when_they_stop() {
         let (device, _other) = UnixStream::pair().unwrap();
@@ -222,6 +251,7 @@ mod tests {
         assert!(!polls(&device));
         for round in 1..=3 {
             beat_until(&pulse, round);
+            assert_ne!(awake(&pulse), Some(false));
             wait_until_it_sleeps(&pulse);
             assert!(!polls(&device));
         }

@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -114,6 +114,48 @@ pub fn take_short_turns(nanos: u64) -> io::Result<()> {
     // SAFETY: the kernel reads as many bytes as the value says that it has.
     let failed = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
     if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Keeps idle processors of a virtual machine from sleeping: they wait for work in a loop of the
+/// kernel, so whoever is woken runs at once. A sleeping one has to be woken by an interrupt and
+/// through the hypervisor. Lasts no longer than the value lives.
+#[derive(Debug)]
+pub struct IdleLatency(File);
+
+impl IdleLatency {
+    /// The kernel's interface for it (PM QoS). Nothing is asked for yet.
+    ///
+    /// # Errors
+    /// `Unsupported` outside of virtual machines, whose kernel names the way they sleep; what the
+    /// kernel said: as a rule, only root may ask.
+    pub fn of_guest() -> io::Result<Self> {
+        let driver = std::fs::read_to_string("/sys/devices/system/cpu/cpuidle/current_driver")?;
+        if driver.trim() != "haltpoll" {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        OpenOptions::new().read(true).write(true).open("/dev/cpu_dma_latency").map(Self)
+    }
+
+    /// Asks for idle processors that do not sleep, or says that they may.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn keep_awake(&self, awake: bool) -> io::Result<()> {
+        // Microseconds that waking up may take; many are the kernel's own "any".
+        let micros: i32 = if awake { 0 } else { 2_000_000_000 };
+        (&self.0).write_all(&micros.to_ne_bytes())
+    }
+
+    /// Whether they stay awake, whoever asked for it.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    #[cfg(test)]
+    pub fn is_awake(&self) -> io::Result<bool> {
+        let mut micros = [0; 4];
+        std::os::unix::fs::FileExt::read_exact_at(&self.0, &mut micros, 0)?;
+        Ok(i32::from_ne_bytes(micros) == 0)
+    }
 }
 
 /// Makes the process the leader of a session of its own, without a terminal.
@@ -278,6 +320,15 @@ mod tests {
         // A sandbox may refuse it; then nothing changes.
         let _ = take_short_turns(100_000);
         assert_eq!(nice(), before);
+    }
+
+    #[test]
+    fn idle_processors_stay_awake_while_they_are_asked_to() {
+        // Not everybody may ask; what others ask for meanwhile counts, too.
+        let Ok(idle) = IdleLatency::of_guest() else { return };
+        idle.keep_awake(true).unwrap();
+        assert!(idle.is_awake().unwrap());
+        idle.keep_awake(false).unwrap();
     }
 
     #[test]
