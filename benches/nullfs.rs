@@ -488,7 +488,7 @@ fn main() -> io::Result<()> {
         Some(n) => n.to_str().and_then(|n| n.parse().ok()).ok_or_else(usage)?,
         None => cores.clamp(*THREADS.start(), *THREADS.end()),
     };
-    let polls = match args.next() {
+    let awake = match args.next() {
         None => true,
         Some(word) if word == "sleep" => false,
         Some(_) => return Err(usage()),
@@ -512,6 +512,6 @@ fn main() -> io::Result<()> {
     let pulse = Arc::clone(&fs.pulse);
     let session = Session::new(fs, Path::new(&mountpoint), &config)?;
     let device = session.as_fd().try_clone_to_owned()?;
-    let _governor = polls.then(|| Governor::start(&pulse, device));
+    let _governor = awake.then(|| Governor::start(&pulse, device));
     session.run()
 }

@@ -1,26 +1,25 @@
-//! Polling instead of sleeping, while requests come.
+//! Being awake, while requests come.
 //!
 //! A request loop that sleeps in read(2) is woken for every request, and its caller for every
-//! answer: on two processors of a virtual machine that is most of what a small request costs.
-//! While requests follow each other closely, one of the loops therefore polls: its descriptor of
-//! `/dev/fuse` is made non-blocking, and fuser's loop tries again at once. When nothing came for
-//! [`LINGER`], it sleeps again.
+//! answer: if their processors sleep, too, that is most of what a small request costs; in a virtual
+//! machine it is a way out to the hypervisor and back. While requests follow each other closely,
+//! one of two things is therefore done:
+//!
+//! - In a virtual machine with few processors, if we may ask for it, [idle processors stay
+//!   awake](IdleLatency). That takes nothing from those who have work.
+//! - Elsewhere one of the loops polls: its descriptor of `/dev/fuse` is made non-blocking, and
+//!   fuser's loop tries again at once. That takes a processor.
 //!
 //! A loop and its caller take turns, and on a busy machine each of them waits until somebody else
 //! has had all of his: milliseconds for requests of microseconds, and worst where caller and loops
 //! are in different sessions, which the kernel schedules as groups. So loops ask for [short
 //! turns](take_short_turns) when they serve their first request.
 //!
-//! The caller's processor has nothing to do while it waits for the answer, and goes to sleep. In a
-//! virtual machine that is a way out to the hypervisor and back, longer than the request itself. So
-//! while a loop polls there, [idle processors stay awake](IdleLatency), if we may ask for it and
-//! there are few: all of them do.
-//!
-//! Guarantees: nothing polls longer than [`LINGER`] and one [`LOOK`] after the last request; no
-//! thread wakes up, and no processor stays awake, while no request comes; with one processor
-//! nothing polls. Relies on: fuser's loop, which answers `EAGAIN` with another try; the other
-//! loops' descriptors, which are clones and keep sleeping, so a request that takes long in the
-//! polling loop holds up nobody. Does not: look at requests.
+//! Guarantees: when no request came for [`LINGER`] and one [`LOOK`], nothing polls, no thread wakes
+//! up, and processors may sleep; with one processor nothing is done. Relies on: fuser's loop, which
+//! answers `EAGAIN` with another try; the other loops' descriptors, which are clones and keep
+//! sleeping, so a request that takes long in the polling loop holds up nobody. Does not: look at
+//! requests.
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
@@ -36,9 +35,9 @@ use crate::sys::process::{IdleLatency, set_nonblocking, take_short_turns};
 
 /// Requests closer than this follow each other.
 const CLOSE: Duration = Duration::from_micros(500);
-/// So many in a row begin the polling.
+/// So many in a row begin it.
 const STREAK: u32 = 16;
-/// The polling goes on so long without a request.
+/// It goes on so long without a request.
 const LINGER: Duration = Duration::from_millis(2);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(1);
@@ -54,15 +53,15 @@ thread_local! {
     static SHORT_TURNS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Counts requests, and decides between polling and sleeping.
+/// Counts requests, and decides between being awake and sleeping.
 #[derive(Debug)]
 pub struct Pulse {
     begun: Instant,
     /// When the newest request came, in nanoseconds since `begun`.
     last: AtomicU64,
     streak: AtomicU32,
-    polling: AtomicBool,
-    /// How often polling began.
+    awake: AtomicBool,
+    /// How often that began.
     begins: AtomicU64,
     state: Mutex<State>,
     wake: Condvar,
@@ -70,8 +69,7 @@ pub struct Pulse {
 
 #[derive(Debug, Default)]
 struct State {
-    device: Option<OwnedFd>,
-    idle: Option<IdleLatency>,
+    means: Option<Means>,
     wanted: bool,
     ended: bool,
 }
@@ -82,8 +80,8 @@ impl Default for Pulse {
             begun: Instant::now(),
             last: AtomicU64::new(0),
             streak: AtomicU32::new(0),
-            // Nothing to decide before a descriptor is there.
-            polling: AtomicBool::new(true),
+            // Nothing to decide before there are means.
+            awake: AtomicBool::new(true),
             begins: AtomicU64::new(0),
             state: Mutex::default(),
             wake: Condvar::new(),
@@ -101,18 +99,18 @@ impl Pulse {
         }
         let now = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let gap = now.saturating_sub(self.last.swap(now, Relaxed));
-        if self.polling.load(Relaxed) {
+        if self.awake.load(Relaxed) {
             return;
         }
         if u128::from(gap) > CLOSE.as_nanos() {
             self.streak.store(0, Relaxed);
-        } else if self.streak.fetch_add(1, Relaxed) >= STREAK && !self.polling.swap(true, Relaxed) {
+        } else if self.streak.fetch_add(1, Relaxed) >= STREAK && !self.awake.swap(true, Relaxed) {
             self.state.lock().wanted = true;
             self.wake.notify_one();
         }
     }
 
-    /// How often polling began.
+    /// How often requests came so closely that something was done.
     #[must_use]
     pub fn begins(&self) -> u64 {
         self.begins.load(Relaxed)
@@ -129,7 +127,7 @@ impl Pulse {
             while !state.wanted && !state.ended {
                 self.wake.wait(&mut state);
             }
-            if state.ended || !switch(&state, true) {
+            if state.ended || !state.switch(true) {
                 return;
             }
             state.wanted = false;
@@ -137,25 +135,53 @@ impl Pulse {
             while !state.ended && self.since_last() < LINGER {
                 self.wake.wait_for(&mut state, LOOK);
             }
-            switch(&state, false);
+            state.switch(false);
             self.streak.store(0, Relaxed);
-            self.polling.store(false, Relaxed);
+            self.awake.store(false, Relaxed);
         }
     }
 }
 
-fn switch(state: &State, polling: bool) -> bool {
-    let Some(device) = &state.device else { return false };
-    let switched = set_nonblocking(device.as_fd(), polling);
-    if let Err(e) = &switched {
-        debug!("Request loop keeps sleeping cause={e}");
+/// What is done while requests come.
+#[derive(Debug)]
+enum Means {
+    /// Idle processors stay awake.
+    Processors(IdleLatency),
+    /// The loop that reads from this descriptor polls.
+    Poll(OwnedFd),
+}
+
+impl Means {
+    /// The best that this machine has.
+    fn of_machine(processors: usize, device: OwnedFd) -> Self {
+        if processors > AWAKE_MAX {
+            return Self::Poll(device);
+        }
+        match IdleLatency::of_guest() {
+            Ok(idle) => Self::Processors(idle),
+            Err(e) => {
+                debug!("Request loop polls, idle processors may sleep cause={e}");
+                Self::Poll(device)
+            }
+        }
     }
-    if let Some(idle) = &state.idle
-        && let Err(e) = idle.keep_awake(polling)
-    {
-        debug!("Idle processors may sleep cause={e}");
+
+    fn switch(&self, awake: bool) -> bool {
+        let switched = match self {
+            Self::Processors(idle) => idle.keep_awake(awake),
+            Self::Poll(device) => set_nonblocking(device.as_fd(), awake),
+        };
+        if let Err(e) = &switched {
+            debug!("Request loops sleep as before cause={e}");
+        }
+        switched.is_ok()
     }
-    switched.is_ok()
+}
+
+impl State {
+    fn switch(&self, awake: bool) -> bool {
+        self.means.as_ref().is_some_and(|means| means.switch(awake))
+    }
 }
 
 /// The thread that decides. Ends when dropped.
@@ -170,38 +196,34 @@ impl Governor {
     #[must_use]
     pub fn start(pulse: &Arc<Pulse>, device: OwnedFd) -> Self {
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        let mut thread = None;
-        if processors > 1 {
-            let mut state = pulse.state.lock();
-            state.device = Some(device);
-            if processors <= AWAKE_MAX {
-                state.idle = IdleLatency::of_guest()
-                    .inspect_err(|e| debug!("Idle processors may sleep cause={e}"))
-                    .ok();
-            }
-            drop(state);
-            let governed = Arc::clone(pulse);
-            thread = thread::Builder::new()
-                .name("pulse".to_owned())
-                .spawn(move || governed.govern())
-                .inspect_err(|e| debug!("Request loops keep sleeping cause={e}"))
-                .ok();
-            pulse.polling.store(thread.is_none(), Relaxed);
+        if processors == 1 {
+            return Self { pulse: Arc::clone(pulse), thread: None };
         }
+        Self::with(pulse, Means::of_machine(processors, device))
+    }
+
+    fn with(pulse: &Arc<Pulse>, means: Means) -> Self {
+        pulse.state.lock().means = Some(means);
+        let governed = Arc::clone(pulse);
+        let thread = thread::Builder::new()
+            .name("pulse".to_owned())
+            .spawn(move || governed.govern())
+            .inspect_err(|e| debug!("Request loops sleep as before cause={e}"))
+            .ok();
+        pulse.awake.store(thread.is_none(), Relaxed);
         Self { pulse: Arc::clone(pulse), thread }
     }
 }
 
 impl Drop for Governor {
     fn drop(&mut self) {
-        self.pulse.polling.store(true, Relaxed);
+        self.pulse.awake.store(true, Relaxed);
         self.pulse.state.lock().ended = true;
         self.pulse.wake.notify_one();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        let mut state = self.pulse.state.lock();
-        (state.device, state.idle) = (None, None);
+        self.pulse.state.lock().means = None;
     }
 }
 
@@ -211,20 +233,20 @@ mod tests {
 
     use super::*;
 
-    /// Beats until polling began `begins` times; the machine may be busy, so some streaks break.
+    /// Beats until it began `begins` times; the machine may be busy, so some streaks break.
     fn beat_until(pulse: &Pulse, begins: u64) {
         let start = Instant::now();
         while pulse.begins() < begins {
             pulse.beat();
-            assert!(start.elapsed() < Duration::from_mins(1), "polling never begins");
+            assert!(start.elapsed() < Duration::from_mins(1), "it never begins");
         }
     }
 
     fn wait_until_it_sleeps(pulse: &Pulse) {
         let start = Instant::now();
-        while pulse.polling.load(Relaxed) {
+        while pulse.awake.load(Relaxed) {
             thread::sleep(LOOK);
-            assert!(start.elapsed() < Duration::from_mins(1), "polling never ends");
+            assert!(start.elapsed() < Duration::from_mins(1), "it never ends");
         }
     }
 
@@ -233,25 +255,25 @@ mod tests {
         crate::sys::process::is_nonblocking(device.as_fd()).unwrap()
     }
 
-    /// Whether idle processors stay awake; `None` if nobody may ask, or polling has ended again.
-    fn awake(pulse: &Pulse) -> Option<bool> {
+    /// As the system says; `None` if it has ended again.
+    fn is_awake(pulse: &Pulse) -> Option<bool> {
         let state = pulse.state.lock();
-        let awake = state.idle.as_ref()?.is_awake().unwrap();
-        pulse.polling.load(Relaxed).then_some(awake)
+        let awake = match state.means.as_ref().unwrap() {
+            Means::Processors(idle) => idle.is_awake(),
+            Means::Poll(device) => crate::sys::process::is_nonblocking(device.as_fd()),
+        };
+        pulse.awake.load(Relaxed).then(|| awake.unwrap())
     }
 
     #[test]
     fn polls_while_requests_come_and_sleeps_when_they_stop() {
         let (device, _other) = UnixStream::pair().unwrap();
         let pulse = Arc::new(Pulse::default());
-        let governor = Governor::start(&pulse, device.try_clone().unwrap().into());
-        if governor.thread.is_none() {
-            return; // One processor.
-        }
+        let governor = Governor::with(&pulse, Means::Poll(device.try_clone().unwrap().into()));
         assert!(!polls(&device));
         for round in 1..=3 {
             beat_until(&pulse, round);
-            assert_ne!(awake(&pulse), Some(false));
+            assert_ne!(is_awake(&pulse), Some(false));
             wait_until_it_sleeps(&pulse);
             assert!(!polls(&device));
         }
@@ -263,11 +285,39 @@ mod tests {
         assert_eq!(pulse.begins(), 3, "nobody is left to decide");
     }
 
+    /// With what this machine has; others may keep its processors awake meanwhile.
+    #[test]
+    fn what_the_machine_has_is_used() {
+        let (device, _other) = UnixStream::pair().unwrap();
+        let pulse = Arc::new(Pulse::default());
+        let governor = Governor::start(&pulse, device.try_clone().unwrap().into());
+        if governor.thread.is_none() {
+            return; // One processor.
+        }
+        for round in 1..=3 {
+            beat_until(&pulse, round);
+            assert_ne!(is_awake(&pulse), Some(false));
+            wait_until_it_sleeps(&pulse);
+            assert!(!polls(&device));
+        }
+    }
+
+    #[test]
+    fn where_processors_stay_awake_no_loop_polls() {
+        // Not everybody may ask for it.
+        let Ok(idle) = IdleLatency::of_guest() else { return };
+        drop(idle);
+        let (device, _other) = UnixStream::pair().unwrap();
+        let means = |processors| Means::of_machine(processors, device.try_clone().unwrap().into());
+        assert!(matches!(means(AWAKE_MAX), Means::Processors(_)));
+        assert!(matches!(means(AWAKE_MAX + 1), Means::Poll(_)), "too many to keep awake");
+    }
+
     #[test]
     fn a_few_requests_do_not_begin_it() {
         let (device, _other) = UnixStream::pair().unwrap();
         let pulse = Arc::new(Pulse::default());
-        let _governor = Governor::start(&pulse, device.try_clone().unwrap().into());
+        let _governor = Governor::with(&pulse, Means::Poll(device.try_clone().unwrap().into()));
         for _ in 0..STREAK {
             pulse.beat();
         }
