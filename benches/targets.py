@@ -59,8 +59,15 @@ class Target:
         shutil.rmtree(self.dir, ignore_errors=True)
         self.at.mkdir(parents=True)
 
-    def remount(self):
+    def leave(self):
         """Ends what keeps caches of its own."""
+
+    def mount(self):
+        """Comes back from there."""
+
+    def remount(self):
+        self.leave()
+        self.mount()
 
     def durable(self):
         run("sync", "-f", self.at)
@@ -115,9 +122,8 @@ class Strata(Target):
         self.program("mount", self.dir / "vol", self.at)
         self.pid = int((self.dir / "vol/lock").read_text(encoding="utf-8").split()[1])
 
-    def remount(self):
+    def leave(self):
         self.program("umount", self.at)
-        self.mount()
 
     def durable(self):
         fd = os.open(self.at, os.O_RDONLY)
@@ -220,9 +226,8 @@ class Btrfs(Target):
     def mount(self):
         run("mount", "-o", "loop,compress=zstd:1", self.dir / "image", self.at)
 
-    def remount(self):
+    def leave(self):
         self.unmount()
-        self.mount()
 
     def snapshot(self, name):
         run("btrfs", "-q", "subvolume", "snapshot", "-r", self.at, self.at / f".past-{name}")
@@ -284,9 +289,8 @@ class S3ql(Target):
         self.program("mount.s3ql", "--allow-root", "--compress", "zlib-1", *self.common, self.store, self.at)
         self.pid = int(run("pgrep", "-f", "-n", "mount.s3ql"))
 
-    def remount(self):
+    def leave(self):
         self.program("umount.s3ql", self.at)
-        self.mount()
 
     def durable(self):
         self.program("s3qlctrl", "flushcache", self.at)

@@ -230,6 +230,8 @@ fn database_options(options: &RocksOptions) -> Options {
     o.set_db_write_buffer_size(options.write_buffer_bytes);
     o.set_max_open_files(options.max_open_files);
     o.set_max_background_jobs(2);
+    // What is read next to each other lies next to each other: the kernel may read ahead.
+    o.set_advise_random_on_open(false);
     o.set_bytes_per_sync(SYNC_PIECE_BYTES);
     o.set_log_level(LogLevel::Warn);
     o.set_keep_log_file_num(2);
