@@ -29,7 +29,8 @@ def status_of(pid):
     with contextlib.suppress(OSError):
         fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
         lines = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
-        peak = next(line for line in lines if line.startswith("VmHWM"))
+        # A process that is ending has no memory any more.
+        peak = next((line for line in lines if line.startswith("VmHWM")), "VmHWM: 0")
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), int(peak.split()[1]) / 1024
     return 0.0, 0.0
 
