@@ -40,7 +40,8 @@ fn open_groups_of_many_classes_are_bounded_together() {
 #[test]
 fn a_container_of_tiny_chunks_is_sealed_for_its_footer() {
     let mut t = Bench::new();
-    for number in 0..100_000_u64 {
+    // Two footers and some: how many chunks a frame takes, and so a footer, the workers decide.
+    for number in 0..120_000_u64 {
         t.store.put(Bytes::copy_from_slice(&number.to_le_bytes()), HINT).unwrap();
         if number % 1_000 == 0 {
             let footers = t.store.load().footer_bytes;
