@@ -141,8 +141,7 @@ impl Volume {
         node: &'a FileNode,
         mut state: RwLockWriteGuard<'a, FileState>,
     ) -> Result<RwLockWriteGuard<'a, FileState>> {
-        let most = self.config.limits.file_dirty_bytes / 2;
-        let dirty = state.dirty.take_first(usize::try_from(most).unwrap_or(usize::MAX));
+        let dirty = state.dirty.take_first(self.file_dirty_max() / 2);
         let _counted = Counted::new(2 * dirty.memory(), &self.held.cutting);
         state.taken = Some(Taken::Scattered(dirty.clone()));
         let class = state.class;

@@ -82,7 +82,7 @@ impl Volume {
         state: RwLockWriteGuard<'_, FileState>,
         end: u64,
     ) -> Result<()> {
-        let file_max = usize::try_from(self.config.limits.file_dirty_bytes).unwrap_or(usize::MAX);
+        let file_max = self.file_dirty_max();
         let stream = self.stream_bytes(&state);
         let backlog = (STREAM_BACKLOG * stream).min(file_max);
         let run = state.dirty.run_ending_at(end);
@@ -115,6 +115,11 @@ impl Volume {
         drained
     }
 
+    /// Memory that one file's buffer may take.
+    pub(super) fn file_dirty_max(&self) -> usize {
+        usize::try_from(self.config.limits.file_dirty_bytes).unwrap_or(usize::MAX)
+    }
+
     /// True if so much was written here and there that it is drained beside the writer.
     pub(super) fn is_worth_a_take(&self, state: &FileState) -> bool {
         state.dirty.scattered() as u64 > self.config.limits.file_dirty_bytes / SCATTERED_SHARE
@@ -123,7 +128,7 @@ impl Volume {
     /// What a stream gathers before it is cut.
     pub(super) fn stream_bytes(&self, state: &FileState) -> usize {
         let largest = state.class.map_or(0, |class| largest_chunk(self.classifier.class(class)));
-        let file_max = usize::try_from(self.config.limits.file_dirty_bytes).unwrap_or(usize::MAX);
+        let file_max = self.file_dirty_max();
         STREAM_BYTES_MIN.max(4 * largest).min(file_max)
     }
 
