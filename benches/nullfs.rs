@@ -7,7 +7,7 @@
 //! its size and reads as zeros.
 //!
 //! `nullfs MOUNTPOINT [THREADS [sleep]]` stays in the foreground until it is unmounted; with
-//! `sleep` its loops never poll.
+//! `sleep` nothing keeps loops and processors awake.
 
 #[path = "nullfs/same.rs"]
 mod same;

@@ -69,7 +69,6 @@ pub struct Pulse {
 
 #[derive(Debug, Default)]
 struct State {
-    means: Option<Means>,
     wanted: bool,
     ended: bool,
 }
@@ -80,7 +79,7 @@ impl Default for Pulse {
             begun: Instant::now(),
             last: AtomicU64::new(0),
             streak: AtomicU32::new(0),
-            // Nothing to decide before there are means.
+            // Nothing to decide before there is a governor.
             awake: AtomicBool::new(true),
             begins: AtomicU64::new(0),
             state: Mutex::default(),
@@ -121,13 +120,13 @@ impl Pulse {
     }
 
     /// Decides until it is told to end.
-    fn govern(&self) {
+    fn govern(&self, means: &Means) {
         let mut state = self.state.lock();
         loop {
             while !state.wanted && !state.ended {
                 self.wake.wait(&mut state);
             }
-            if state.ended || !state.switch(true) {
+            if state.ended || !means.switch(true) {
                 return;
             }
             state.wanted = false;
@@ -135,7 +134,7 @@ impl Pulse {
             while !state.ended && self.since_last() < LINGER {
                 self.wake.wait_for(&mut state, LOOK);
             }
-            state.switch(false);
+            means.switch(false);
             self.streak.store(0, Relaxed);
             self.awake.store(false, Relaxed);
         }
@@ -178,12 +177,6 @@ impl Means {
     }
 }
 
-impl State {
-    fn switch(&self, awake: bool) -> bool {
-        self.means.as_ref().is_some_and(|means| means.switch(awake))
-    }
-}
-
 /// The thread that decides. Ends when dropped.
 #[derive(Debug)]
 pub struct Governor {
@@ -203,11 +196,10 @@ impl Governor {
     }
 
     fn with(pulse: &Arc<Pulse>, means: Means) -> Self {
-        pulse.state.lock().means = Some(means);
         let governed = Arc::clone(pulse);
         let thread = thread::Builder::new()
             .name("pulse".to_owned())
-            .spawn(move || governed.govern())
+            .spawn(move || governed.govern(&means))
             .inspect_err(|e| debug!("Request loops sleep as before cause={e}"))
             .ok();
         pulse.awake.store(thread.is_none(), Relaxed);
@@ -223,7 +215,6 @@ impl Drop for Governor {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        self.pulse.state.lock().means = None;
     }
 }
 
@@ -255,28 +246,35 @@ mod tests {
         crate::sys::process::is_nonblocking(device.as_fd()).unwrap()
     }
 
-    /// As the system says; `None` if it has ended again.
-    fn is_awake(pulse: &Pulse) -> Option<bool> {
-        let state = pulse.state.lock();
-        let awake = match state.means.as_ref().unwrap() {
-            Means::Processors(idle) => idle.is_awake(),
-            Means::Poll(device) => crate::sys::process::is_nonblocking(device.as_fd()),
-        };
-        pulse.awake.load(Relaxed).then(|| awake.unwrap())
+    /// As the system says; others may keep processors awake, too.
+    fn is_awake(means: &Means) -> bool {
+        match means {
+            Means::Processors(idle) => idle.is_awake().unwrap(),
+            Means::Poll(device) => crate::sys::process::is_nonblocking(device.as_fd()).unwrap(),
+        }
+    }
+
+    /// With what the governor has: `seen` are means of the same kind.
+    fn begins_and_ends(pulse: &Pulse, device: &UnixStream, seen: &Means) {
+        assert!(!polls(device));
+        for round in 1..=3 {
+            beat_until(pulse, round);
+            // The governor switches with this lock held.
+            let held = pulse.state.lock();
+            assert!(is_awake(seen) || !pulse.awake.load(Relaxed));
+            drop(held);
+            wait_until_it_sleeps(pulse);
+            assert!(!polls(device));
+        }
     }
 
     #[test]
     fn polls_while_requests_come_and_sleeps_when_they_stop() {
         let (device, _other) = UnixStream::pair().unwrap();
         let pulse = Arc::new(Pulse::default());
-        let governor = Governor::with(&pulse, Means::Poll(device.try_clone().unwrap().into()));
-        assert!(!polls(&device));
-        for round in 1..=3 {
-            beat_until(&pulse, round);
-            assert_ne!(is_awake(&pulse), Some(false));
-            wait_until_it_sleeps(&pulse);
-            assert!(!polls(&device));
-        }
+        let means = || Means::Poll(device.try_clone().unwrap().into());
+        let governor = Governor::with(&pulse, means());
+        begins_and_ends(&pulse, &device, &means());
         drop(governor);
         assert_eq!(pulse.begins(), 3);
         for _ in 0..10 * STREAK {
@@ -285,7 +283,6 @@ mod tests {
         assert_eq!(pulse.begins(), 3, "nobody is left to decide");
     }
 
-    /// With what this machine has; others may keep its processors awake meanwhile.
     #[test]
     fn what_the_machine_has_is_used() {
         let (device, _other) = UnixStream::pair().unwrap();
@@ -294,19 +291,17 @@ mod tests {
         if governor.thread.is_none() {
             return; // One processor.
         }
-        for round in 1..=3 {
-            beat_until(&pulse, round);
-            assert_ne!(is_awake(&pulse), Some(false));
-            wait_until_it_sleeps(&pulse);
-            assert!(!polls(&device));
-        }
+        let processors = thread::available_parallelism().unwrap().get();
+        let means = Means::of_machine(processors, device.try_clone().unwrap().into());
+        begins_and_ends(&pulse, &device, &means);
     }
 
     #[test]
     fn where_processors_stay_awake_no_loop_polls() {
         // Not everybody may ask for it.
-        let Ok(idle) = IdleLatency::of_guest() else { return };
-        drop(idle);
+        if IdleLatency::of_guest().is_err() {
+            return;
+        }
         let (device, _other) = UnixStream::pair().unwrap();
         let means = |processors| Means::of_machine(processors, device.try_clone().unwrap().into());
         assert!(matches!(means(AWAKE_MAX), Means::Processors(_)));
