@@ -186,6 +186,8 @@ pub(super) struct Writer {
     current: Option<OpenContainer>,
     /// Full.
     closing: Vec<Arc<Closing>>,
+    /// The most that their footers can still take in memory.
+    closing_bytes: u64,
     /// Rows made since the last seal.
     stored: Vec<StoredChunk>,
 }
@@ -199,7 +201,7 @@ impl Writer {
         if self.current.is_none() && !container.is_full() {
             self.current = Some(container);
         } else {
-            self.closing.push(Closing::new(container));
+            self.set_aside(container);
         }
     }
 
@@ -212,14 +214,26 @@ impl Writer {
         let offset = container.append(frame, site.faults);
         let id = container.id;
         let full = if container.is_full() {
-            let full = Closing::new(container);
-            self.closing.push(Arc::clone(&full));
-            Some(full)
+            Some(self.set_aside(container))
         } else {
             self.current = Some(container);
             None
         };
+        let growing = self.current.as_ref().map_or(0, |open| open.footer.len());
+        if self.closing_bytes + growing >= FOOTER_BYTES_MAX {
+            // They are bounded together: those that are not written yet are waited for.
+            self.closing.iter().for_each(|full| full.finish(site.faults));
+            self.closing_bytes = 0;
+        }
         Ok(Placed { container: id, offset: offset?, full })
+    }
+
+    /// A container that gets no more frames.
+    fn set_aside(&mut self, container: OpenContainer) -> Arc<Closing> {
+        let closing = Closing::new(container);
+        self.closing_bytes += closing.footer_bytes;
+        self.closing.push(Arc::clone(&closing));
+        closing
     }
 
     /// Notes rows for the next seal.
@@ -229,8 +243,9 @@ impl Writer {
 
     /// Lets the next seal close the open container, however small, if `which` names it.
     pub(super) fn close(&mut self, which: impl Fn(ContainerId) -> bool) {
-        let closed = self.current.take_if(|open| which(open.id));
-        self.closing.extend(closed.map(Closing::new));
+        if let Some(closed) = self.current.take_if(|open| which(open.id)) {
+            self.set_aside(closed);
+        }
     }
 
     /// Bytes the open container would have if it were sealed now.
@@ -297,6 +312,7 @@ impl Writer {
         drop(closing);
         let mut open = open.into_iter();
         self.closing.retain(|_| open.next() == Some(true));
+        self.closing_bytes = self.closing.iter().map(|full| full.footer_bytes()).sum();
         debug_assert!(rows.iter().all(|(_, row)| row.bytes >= u64::from(HEADER_BYTES)));
         Ok((rows, std::mem::take(&mut self.stored)))
     }
