@@ -68,11 +68,10 @@ impl Core {
         without_row.extend(found);
         self.clear_leftovers(id, &*shard, without_row)?;
         for (container, row) in open {
-            match self.reopen(&*shard, container, row) {
+            match self.reopen(&shard, container, row) {
                 Ok(open) => self.writer((id, row.class)).lock().adopt(open),
                 Err(cause @ (Error::Corrupt { .. } | Error::NotFound { .. })) => {
-                    // What is readable stays readable; nothing more is appended.
-                    log::error!("Open container closed container={container} cause={cause}");
+                    log_closed(container, &cause);
                     let row = ContainerRow { state: ContainerState::Sealed, ..row };
                     self.pending.lock().corrected.push((container, row));
                 }
@@ -83,29 +82,38 @@ impl Core {
         Ok(())
     }
 
-    /// Cuts a container to its committed length and collects its footer so far.
+    /// Cuts a container to its committed length. Its footer so far is collected when it is needed:
+    /// that is a read for every frame.
     fn reopen(
         &self,
-        shard: &dyn Shard,
+        shard: &Arc<dyn Shard>,
         id: ContainerId,
         row: ContainerRow,
     ) -> Result<OpenContainer> {
         self.faults.hit(Point::RecoverReopen)?;
         let appender = shard.reopen(id, row.bytes)?;
-        self.faults.hit(Point::RecoverScan)?;
-        let mut footer = FooterBuilder::default();
-        let mut scan = scan_frames(shard, id, row.bytes);
-        for frame in &mut scan {
-            let frame = frame?;
-            footer.push(frame.offset, &frame.directory.to_bytes());
-        }
-        if scan.position() != row.bytes {
-            return Err(Error::corrupt(
-                format!("container {id} on {}", shard.place()),
-                format!("its frames end at {} of {}", scan.position(), row.bytes),
-            ));
-        }
-        let full_at = u64::from(self.options.container_bytes);
-        Ok(OpenContainer { id, appender, footer, full_at, row, dirty: false, ended: false })
+        Ok(OpenContainer::reopened(id, appender, row, self.options.container_bytes, shard))
     }
+}
+
+/// What is readable of it stays readable; nothing more is appended.
+pub(super) fn log_closed(container: ContainerId, cause: &Error) {
+    log::error!("Open container closed container={container} cause={cause}");
+}
+
+/// The footer so far of a container whose committed frames end at `end`.
+pub(super) fn footer_so_far(shard: &dyn Shard, id: ContainerId, end: u64) -> Result<FooterBuilder> {
+    let mut footer = FooterBuilder::default();
+    let mut scan = scan_frames(shard, id, end);
+    for frame in &mut scan {
+        let frame = frame?;
+        footer.push(frame.offset, &frame.directory.to_bytes());
+    }
+    if scan.position() != end {
+        return Err(Error::corrupt(
+            format!("container {id} on {}", shard.place()),
+            format!("its frames end at {} of {end}", scan.position()),
+        ));
+    }
+    Ok(footer)
 }

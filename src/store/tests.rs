@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::double::{FailingShard, MapKv, noise};
+use super::container::FooterBuilder;
 use super::rows::FingerprintRow;
 use super::{
     ChunkRow, ContainerState, Health, NextIds, PutHint, Sealed, Store, StoreOptions, read_footer,
@@ -278,6 +279,9 @@ fn open_containers_go_on_after_reopening() {
     let first = t.put(b"first");
     t.commit();
     let mut t = t.power_cut();
+    assert_eq!(t.read(first), b"first");
+    let none = FooterBuilder::default().len();
+    assert_eq!(t.store.load().footer_bytes, none, "no frame is looked for before it is needed");
     let second = t.put(b"second");
     t.commit();
     assert_eq!(t.store.containers().unwrap().len(), 1, "the same container");

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::container::{ContainerHeader, FooterBuilder, HEADER_BYTES};
 use super::pending::{Lane, StoredChunk};
+use super::recover::{footer_so_far, log_closed};
 use super::rows::{ContainerRow, ContainerState};
 use crate::env::{Faults, Point};
 use crate::error::{Error, Result};
@@ -42,17 +43,19 @@ pub(super) struct ReadyFrame<'a> {
 }
 
 pub(super) struct OpenContainer {
-    pub(super) id: ContainerId,
-    pub(super) appender: Box<dyn Appender>,
-    pub(super) footer: FooterBuilder,
+    id: ContainerId,
+    appender: Box<dyn Appender>,
+    footer: FooterBuilder,
+    /// Where its frames are, until its footer so far was collected from them.
+    unread: Option<Arc<dyn Shard>>,
     /// Bytes at which it is full.
-    pub(super) full_at: u64,
+    full_at: u64,
     /// Up to date but for `bytes`, which the next seal sets.
-    pub(super) row: ContainerRow,
+    row: ContainerRow,
     /// Its row or bytes changed since the last seal.
-    pub(super) dirty: bool,
+    dirty: bool,
     /// Its file is complete and durable.
-    pub(super) ended: bool,
+    ended: bool,
 }
 
 impl OpenContainer {
@@ -90,13 +93,45 @@ impl OpenContainer {
             last: ChunkNo(0),
         };
         let (footer, full_at) = (FooterBuilder::default(), u64::from(site.container_bytes));
-        Ok(Self { id, appender, footer, full_at, row, dirty: true, ended: false })
+        Ok(Self { id, appender, footer, unread: None, full_at, row, dirty: true, ended: false })
+    }
+
+    /// One that was open when the volume was closed, cut to its committed length.
+    pub(super) fn reopened(
+        id: ContainerId,
+        appender: Box<dyn Appender>,
+        row: ContainerRow,
+        full_at: u32,
+        shard: &Arc<dyn Shard>,
+    ) -> Self {
+        let (footer, unread) = (FooterBuilder::default(), Some(Arc::clone(shard)));
+        let full_at = full_at.into();
+        Self { id, appender, footer, unread, full_at, row, dirty: false, ended: false }
+    }
+
+    /// Collects the footer so far of one that was reopened. If its frames are not to be found, it
+    /// has ended as it is: without a footer, as the frames tell what it holds.
+    fn know_footer(&mut self, faults: &Faults) -> Result<()> {
+        let Some(shard) = &self.unread else { return Ok(()) };
+        faults.hit(Point::RecoverScan)?;
+        match footer_so_far(&**shard, self.id, self.row.bytes) {
+            Ok(footer) => self.footer = footer,
+            Err(cause) if is_lasting(&cause) => {
+                log_closed(self.id, &cause);
+                self.row.state = ContainerState::Sealed;
+                (self.ended, self.dirty) = (true, true);
+            }
+            Err(cause) => return Err(cause),
+        }
+        self.unread = None;
+        Ok(())
     }
 
     /// The footer counts: chunks of a few bytes need more directory than data. It is in memory
     /// until then, so it is bounded by itself, too.
     fn is_full(&self) -> bool {
-        self.footer.len() >= FOOTER_BYTES_MAX || self.sealed_bytes() >= self.full_at
+        let full = self.footer.len() >= FOOTER_BYTES_MAX || self.sealed_bytes() >= self.full_at;
+        full || self.ended
     }
 
     /// Bytes it has when it is sealed now.
@@ -126,6 +161,7 @@ impl OpenContainer {
 
     /// Writes the footer and makes the container durable; nothing is appended any more.
     fn finish(&mut self, faults: &Faults) -> Result<()> {
+        self.know_footer(faults)?;
         if self.row.state == ContainerState::Open {
             faults.hit(Point::FooterAppend)?;
             self.appender.append(&[&self.footer.to_bytes()])?;
@@ -142,6 +178,11 @@ impl OpenContainer {
         }
         Ok(())
     }
+}
+
+/// Damage, as opposed to a disk that will answer later.
+fn is_lasting(error: &Error) -> bool {
+    matches!(error, Error::Corrupt { .. } | Error::NotFound { .. }) || error.is_medium_error()
 }
 
 /// A container that gets no more frames; it waits for its footer or its sync.
@@ -207,7 +248,7 @@ impl Writer {
 
     /// Writes a frame.
     pub(super) fn append(&mut self, site: &Site<'_>, frame: &ReadyFrame<'_>) -> Result<Placed> {
-        let mut container = match self.current.take() {
+        let mut container = match self.open(site.faults)? {
             Some(container) => container,
             None => OpenContainer::create(site)?,
         };
@@ -226,6 +267,17 @@ impl Writer {
             self.closing_bytes = 0;
         }
         Ok(Placed { container: id, offset: offset?, full })
+    }
+
+    /// Takes the open container, if there is one and it has room.
+    fn open(&mut self, faults: &Faults) -> Result<Option<OpenContainer>> {
+        let Some(open) = &mut self.current else { return Ok(None) };
+        open.know_footer(faults)?;
+        let full = self.current.take_if(|open| open.is_full());
+        if let Some(full) = full {
+            self.set_aside(full);
+        }
+        Ok(self.current.take())
     }
 
     /// A container that gets no more frames.
@@ -249,8 +301,13 @@ impl Writer {
     }
 
     /// Bytes the open container would have if it were sealed now.
-    pub(super) fn if_closed(&self) -> Option<(ContainerId, u64)> {
-        self.current.as_ref().map(|open| (open.id, open.sealed_bytes()))
+    ///
+    /// # Errors
+    /// What the shard says when it is asked for the frames.
+    pub(super) fn if_closed(&mut self, faults: &Faults) -> Result<Option<(ContainerId, u64)>> {
+        let Some(open) = &mut self.current else { return Ok(None) };
+        open.know_footer(faults)?;
+        Ok(Some((open.id, open.sealed_bytes())))
     }
 
     /// Lets go of the open container, unless something in it is not committed: then false.

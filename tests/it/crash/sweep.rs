@@ -162,16 +162,15 @@ fn crash_while_opening(
     machine: Arc<Machine>,
     candidates: &[Arc<State>],
 ) -> (Arc<Machine>, Vec<Arc<State>>) {
-    const POINTS: [Point; 7] = [
+    const POINTS: [Point; 6] = [
         Point::OpenShards,
         Point::OpenStore,
         Point::RecoverDelete,
         Point::RecoverDeleted,
         Point::RecoverReopen,
-        Point::RecoverScan,
         Point::OpenThreads,
     ];
-    let point = POINTS[usize::try_from(run.random.below(7)).unwrap()];
+    let point = POINTS[usize::try_from(run.random.below(6)).unwrap()];
     let fault = if run.random.below(2) == 0 { Fault::Cut } else { Fault::CutDuring };
     let faults = Faults::watching(machine.power.clone());
     faults.arm(point, 1 + run.random.below(2), fault);
