@@ -289,6 +289,10 @@ impl Volume {
 
     /// Where the chunk ends that a cut at `end` would tear.
     fn right_edge(&self, ino: Ino, spec: &ClassSpec, (end, paged): (u64, bool)) -> Result<u64> {
+        // A chunk that is torn at a page's end stays in place behind it, whatever it is.
+        if paged && end.is_multiple_of(PAGE_BYTES) {
+            return Ok(end);
+        }
         let view = self.meta.read();
         if let Chunking::Fixed { bytes } = spec.chunking {
             let size = view.inode(At::Live, ino)?.map_or(end, |inode| inode.size);
