@@ -116,12 +116,16 @@ impl OpenContainer {
         faults.hit(Point::RecoverScan)?;
         match footer_so_far(&**shard, self.id, self.row.bytes) {
             Ok(footer) => self.footer = footer,
-            Err(cause) if is_lasting(&cause) => {
+            Err(cause) => {
+                // Nothing is said against a container whose whole shard is gone.
+                shard.probe()?;
+                if !is_lasting(&cause) {
+                    return Err(cause);
+                }
                 log_closed(self.id, &cause);
                 self.row.state = ContainerState::Sealed;
                 (self.ended, self.dirty) = (true, true);
             }
-            Err(cause) => return Err(cause),
         }
         self.unread = None;
         Ok(())

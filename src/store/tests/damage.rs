@@ -1,15 +1,18 @@
 //! What is damaged × where: the chunks that are hit are errors, all others stay readable.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::double::noise;
-use super::{Bench, CLASS, HINT, SHARD, with_sealed_container};
+use super::double::{FailingShard, MapKv, noise};
+use super::{Bench, CLASS, HINT, SHARD, options, with_sealed_container};
 use crate::codec::CodecChoice;
-use crate::error::Error;
+use crate::error::{Error, Result};
+use crate::kv::Kv;
 use crate::shard::Shard;
-use crate::store::{ChunkRow, ContainerState, Health, PutHint, scan_frames};
-use crate::types::{ChunkNo, ContainerId};
+use crate::store::{ChunkRow, ContainerState, Health, NextIds, PutHint, Store, scan_frames};
+use crate::types::{ChunkNo, ContainerId, ShardId};
 
 /// Three frames: one with `a` and `b`, one with `c`, one with `d`; none compressed.
 struct Damage {
@@ -182,6 +185,37 @@ fn an_open_container_that_cannot_be_continued_is_closed_and_stays_readable() {
         assert!(containers.iter().all(|(_, row)| row.class == CLASS));
         damage.t = damage.t.power_cut();
         assert_eq!(damage.t.read(new), b"new");
+    }
+}
+
+#[test]
+fn a_bad_sector_closes_an_open_container_and_a_disk_in_trouble_does_not() {
+    for (errno, closes) in [(libc::EIO, true), (libc::ENOMEM, false)] {
+        let (shard, kv) = (Arc::new(FailingShard::default()), Arc::<MapKv>::default());
+        let open = |next| {
+            let shards: Vec<(ShardId, Arc<dyn Shard>)> = vec![(SHARD, Arc::clone(&shard) as _)];
+            Store::open(Arc::clone(&kv) as _, shards, options(), next, Arc::default()).unwrap()
+        };
+        let commit = |store: &Store| -> Result<NextIds> {
+            let sealed = store.seal()?;
+            let next = sealed.next;
+            kv.write_parts(&[&sealed])?;
+            store.committed(sealed);
+            Ok(next)
+        };
+        let store = open(NextIds::default());
+        let kept = store.put(Bytes::from_static(b"kept"), HINT).unwrap().chunk;
+        let next = commit(&store).unwrap();
+        drop(store);
+        shard.fail_reads(Some(errno));
+        let store = open(next);
+        store.put(Bytes::from_static(b"new"), HINT).unwrap();
+        assert_eq!(commit(&store).is_ok(), closes);
+        let states: Vec<_> = store.containers().unwrap().iter().map(|(_, row)| row.state).collect();
+        let closed = [ContainerState::Sealed, ContainerState::Open];
+        assert_eq!(states, if closes { &closed[..] } else { &closed[1..] });
+        shard.fail_reads(None);
+        assert_eq!(store.read(kept).unwrap(), b"kept"[..]);
     }
 }
 

@@ -87,6 +87,8 @@ struct Faults {
     broken: bool,
     /// Fails once.
     sync: bool,
+    /// What a read gives.
+    read_errno: Option<i32>,
     delay: Duration,
 }
 
@@ -110,6 +112,10 @@ impl FailingShard {
         self.faults.lock().sync = true;
     }
 
+    pub(super) fn fail_reads(&self, errno: Option<i32>) {
+        self.faults.lock().read_errno = errno;
+    }
+
     pub(super) fn slow_down(&self, delay: Duration) {
         self.faults.lock().delay = delay;
     }
@@ -127,6 +133,10 @@ impl Shard for FailingShard {
         Ok(self.wrap(self.inner.reopen(id, len)?))
     }
     fn read_at(&self, id: ContainerId, offset: u64, buf: &mut [u8]) -> Result<()> {
+        if let Some(errno) = self.faults.lock().read_errno {
+            let error = io::Error::from_raw_os_error(errno);
+            return Err(Error::io("read", Path::new("failing"), error));
+        }
         self.inner.read_at(id, offset, buf)
     }
     fn len(&self, id: ContainerId) -> Result<u64> {
