@@ -3,11 +3,9 @@
 use std::sync::Arc;
 
 use super::NextIds;
-use super::container::FooterBuilder;
 use super::core::Core;
 use super::rows::{ContainerRow, ContainerState, parse_key};
-use super::scan::scan_frames;
-use super::writer::OpenContainer;
+use super::writer::{OpenContainer, log_closed};
 use crate::env::Point;
 use crate::error::{Error, Result};
 use crate::kv::{KeyRange, Order, Table};
@@ -94,26 +92,4 @@ impl Core {
         let appender = shard.reopen(id, row.bytes)?;
         Ok(OpenContainer::reopened(id, appender, row, self.options.container_bytes, shard))
     }
-}
-
-/// What is readable of it stays readable; nothing more is appended.
-pub(super) fn log_closed(container: ContainerId, cause: &Error) {
-    log::error!("Open container closed container={container} cause={cause}");
-}
-
-/// The footer so far of a container whose committed frames end at `end`.
-pub(super) fn footer_so_far(shard: &dyn Shard, id: ContainerId, end: u64) -> Result<FooterBuilder> {
-    let mut footer = FooterBuilder::default();
-    let mut scan = scan_frames(shard, id, end);
-    for frame in &mut scan {
-        let frame = frame?;
-        footer.push(frame.offset, &frame.directory.to_bytes());
-    }
-    if scan.position() != end {
-        return Err(Error::corrupt(
-            format!("container {id} on {}", shard.place()),
-            format!("its frames end at {} of {end}", scan.position()),
-        ));
-    }
-    Ok(footer)
 }

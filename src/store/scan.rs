@@ -3,8 +3,8 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::container::{
-    BLOCK_BYTES, Begin, HEADER_BYTES, PlacedFrame, TRAILER_BYTES, begin_of, parse_footer,
-    parse_trailer,
+    BLOCK_BYTES, Begin, FooterBuilder, HEADER_BYTES, PlacedFrame, TRAILER_BYTES, begin_of,
+    parse_footer, parse_trailer,
 };
 use super::frame::{FRAME_HEADER_BYTES, Flaw, FrameDirectory};
 use crate::error::{Error, Result};
@@ -13,10 +13,10 @@ use crate::types::ContainerId;
 
 /// First read of a frame: holds the directory of 92 chunks, more than most groups have.
 const WINDOW_BYTES: u64 = 4096;
-/// Read at once where frames are short: a local disk takes twice as long for it as for 4 KiB, one
-/// that seeks no longer.
+/// Read at once where frames are short: 106 µs from a local disk where 4 KiB take 31 (medians of
+/// 300, nothing cached), and no longer from one that seeks.
 const WIDE_WINDOW_BYTES: u64 = 64 * 1024;
-/// Frames up to this length are short.
+/// Frames up to this length are short: four of them make up for the longer read.
 const SHORT_FRAME_BYTES: u64 = WIDE_WINDOW_BYTES / 4;
 
 /// Walks over the frames of a container without reading payloads. Ends at the footer, at `end`, or
@@ -75,23 +75,27 @@ impl<'a> FrameScan<'a> {
         Ok(bytes)
     }
 
-    /// What lies at `at`, at least a window of it.
-    fn window(&mut self) -> Result<&[u8]> {
-        let skip = self.at.saturating_sub(self.held_at);
-        let have = (self.held.len() as u64).saturating_sub(skip);
-        if have < WINDOW_BYTES.min(self.end.saturating_sub(self.at)) {
+    /// Reads what lies at `at`, if less than a window of it is held.
+    fn read_ahead(&mut self) -> Result<()> {
+        let left = self.end.saturating_sub(self.at);
+        if (self.ahead().len() as u64) < WINDOW_BYTES.min(left) {
             let short = self.last_frame_bytes <= SHORT_FRAME_BYTES;
             self.held = self.read(if short { WIDE_WINDOW_BYTES } else { WINDOW_BYTES })?;
             self.held_at = self.at;
         }
-        let skip = self.at.saturating_sub(self.held_at);
-        Ok(self.held.get(usize::try_from(skip).unwrap_or(usize::MAX)..).unwrap_or_default())
+        Ok(())
+    }
+
+    /// What is held of what lies at `at`.
+    fn ahead(&self) -> &[u8] {
+        let skip = usize::try_from(self.at.saturating_sub(self.held_at)).unwrap_or(usize::MAX);
+        self.held.get(skip..).unwrap_or_default()
     }
 
     fn step(&mut self) -> Result<Option<PlacedFrame>> {
         while self.at < self.end {
-            let window = self.window()?;
-            match begin_of(window) {
+            self.read_ahead()?;
+            match begin_of(self.ahead()) {
                 Begin::Frame => return self.frame().map(Some),
                 Begin::Footer => return Ok(None),
                 Begin::Foreign => return Err(self.flaw("no frame begins here")),
@@ -106,14 +110,11 @@ impl<'a> FrameScan<'a> {
     }
 
     fn frame(&mut self) -> Result<PlacedFrame> {
-        let window = self.window()?;
+        let window = self.ahead();
         if window.len() < FRAME_HEADER_BYTES as usize {
             return Err(self.flaw("its header is cut short"));
         }
-        let head_len = match FrameDirectory::peek_head_len(window) {
-            Ok(head_len) => head_len,
-            Err(flaw) => return Err(self.flaw(flaw)),
-        };
+        let head_len = FrameDirectory::peek_head_len(window).map_err(|flaw| self.flaw(flaw))?;
         let parsed = if window.len() < head_len as usize {
             FrameDirectory::parse(&self.read(u64::from(head_len))?)
         } else {
@@ -151,6 +152,23 @@ impl Iterator for FrameScan<'_> {
         }
         step
     }
+}
+
+/// The footer so far of a container whose committed frames end at `end`.
+pub(super) fn footer_so_far(shard: &dyn Shard, id: ContainerId, end: u64) -> Result<FooterBuilder> {
+    let mut footer = FooterBuilder::default();
+    let mut scan = scan_frames(shard, id, end);
+    for frame in &mut scan {
+        let frame = frame?;
+        footer.push(frame.offset, &frame.directory.to_bytes());
+    }
+    if scan.position() != end {
+        return Err(Error::corrupt(
+            format!("container {id} on {}", shard.place()),
+            format!("its frames end at {} of {end}", scan.position()),
+        ));
+    }
+    Ok(footer)
 }
 
 /// The frames of a sealed container of `len` bytes, by its footer.

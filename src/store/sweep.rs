@@ -5,19 +5,14 @@
 //! tells who is in it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use parking_lot::Mutex;
 
 use super::container::HEADER_BYTES;
 use super::core::Core;
 use super::pending::NewChunk;
 use super::reader::{bytes_of, name_of};
-use super::recover::footer_so_far;
 use super::rows::{ChunkRow, ContainerRow, ContainerState, parse_key};
-use super::scan::read_footer;
+use super::scan::{footer_so_far, read_footer};
 use super::workers;
-use super::writer::Writer;
 use super::{ContainerHeader, PutHint, Store};
 use crate::error::{Error, Result};
 use crate::kv::{KeyRange, Table};
@@ -103,7 +98,7 @@ impl Store {
         self.core.shard(hint.shard)?;
         let shard = self.core.container(at.container)?.shard;
         let frame = match self.core.load(*first, at, shard) {
-            Ok(frame) => Arc::new(frame),
+            Ok(frame) => std::sync::Arc::new(frame),
             Err(error @ Error::Corrupt { .. }) => {
                 chunks.iter().for_each(|(chunk, row)| self.core.note_damage(*chunk, row, &error));
                 return Ok(0);
@@ -189,13 +184,14 @@ impl Store {
     /// # Errors
     /// `Corrupt`, `Kv`, those of the shards.
     pub fn if_closed(&self) -> Result<BTreeMap<ContainerId, u64>> {
+        let mut closed = BTreeMap::new();
         if !self.core.options.read_only {
-            let writers = self.core.writers();
-            let closed = |writer: &Arc<Mutex<Writer>>| writer.lock().if_closed(&self.core.faults);
-            return writers.iter().filter_map(|writer| closed(writer).transpose()).collect();
+            for writer in self.core.writers() {
+                closed.extend(writer.lock().if_closed(&self.core.faults)?);
+            }
+            return Ok(closed);
         }
         // Nobody writes to them, so nobody has their footers: the frames tell.
-        let mut closed = BTreeMap::new();
         self.each_container(|id, row| {
             if row.state == ContainerState::Open {
                 let shard = self.core.shard(row.shard)?;

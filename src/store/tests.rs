@@ -17,7 +17,7 @@ use super::{
     ChunkRow, ContainerState, Health, NextIds, PutHint, Sealed, Store, StoreOptions, read_footer,
 };
 use crate::codec::CodecChoice;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::kv::{Batch, Kv, Table};
 use crate::limits::{CHUNK_BYTES_MAX, CONTAINER_BYTES, CONTAINER_BYTES_MAX};
 use crate::shard::{LocalShard, MemoryShard, Shard};
@@ -36,6 +36,20 @@ const HINT: PutHint = PutHint {
 
 fn options() -> StoreOptions {
     StoreOptions { workers: 2, queue_bytes: 1 << 20, ..StoreOptions::new(VolumeId([9; 16])) }
+}
+
+fn open_on(kv: &Arc<MapKv>, shard: Arc<dyn Shard>, next: NextIds) -> Store {
+    let kv = Arc::clone(kv) as Arc<dyn Kv>;
+    Store::open(kv, vec![(SHARD, shard)], options(), next, Arc::default()).unwrap()
+}
+
+/// A commit of what the store has sealed; returns the numbers to go on with.
+fn commit(store: &Store, kv: &MapKv) -> Result<NextIds> {
+    let sealed = store.seal()?;
+    let next = sealed.next;
+    kv.write_parts(&[&sealed])?;
+    store.committed(sealed);
+    Ok(next)
 }
 
 /// A store that can be closed, cut off and opened again.
@@ -145,9 +159,7 @@ fn puts_and_commits_at_once_lose_nothing() {
         };
         let threads = [scope.spawn(put(0)), scope.spawn(put(200)), scope.spawn(put(350))];
         for _ in 0..20 {
-            let sealed = t.store.seal().unwrap();
-            kv.write_parts(&[&sealed]).unwrap();
-            t.store.committed(sealed);
+            commit(&t.store, &kv).unwrap();
         }
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
@@ -329,18 +341,11 @@ fn a_directory_keeps_what_was_committed() {
     let dir = tempfile::tempdir().unwrap();
     let volume = options().volume;
     let kv = Arc::<MapKv>::default();
-    let open = |shard: LocalShard, next| {
-        let shards: Vec<(ShardId, Arc<dyn Shard>)> = vec![(SHARD, Arc::new(shard))];
-        let kv = Arc::clone(&kv) as Arc<dyn Kv>;
-        Store::open(kv, shards, options(), next, Arc::default()).unwrap()
-    };
+    let open = |shard: LocalShard, next| open_on(&kv, Arc::new(shard), next);
     let store = open(LocalShard::create(dir.path(), volume, SHARD).unwrap(), NextIds::default());
     let put = |store: &Store, n| store.put(noise(n, 40_000).into(), HINT).unwrap();
     let chunks: Vec<ChunkNo> = (0..50).map(|n| put(&store, n).chunk).collect();
-    let sealed = store.seal().unwrap();
-    let next = sealed.next;
-    kv.write_parts(&[&sealed]).unwrap();
-    store.committed(sealed);
+    let next = commit(&store, &kv).unwrap();
     for n in 50..60 {
         put(&store, n);
     }
@@ -353,9 +358,7 @@ fn a_directory_keeps_what_was_committed() {
     }
     assert!(put(&store, 3).known && !put(&store, 55).known);
     store.close_open();
-    let sealed = store.seal().unwrap();
-    kv.write_parts(&[&sealed]).unwrap();
-    store.committed(sealed);
+    commit(&store, &kv).unwrap();
     let containers = store.containers().unwrap();
     let chunks = containers.iter().map(|(_, row)| (row.state, row.chunks)).collect::<Vec<_>>();
     assert_eq!(chunks, [(ContainerState::Sealed, 50), (ContainerState::Open, 1)]);
@@ -442,9 +445,7 @@ fn a_commit_between_look_and_add_does_not_store_twice() {
     let inner = Arc::clone(&store);
     kv.on_next_fingerprint(move |kv| {
         assert!(!inner.put(Bytes::from_static(b"same"), HINT).unwrap().known);
-        let sealed = inner.seal().unwrap();
-        kv.write_parts(&[&sealed]).unwrap();
-        inner.committed(sealed);
+        commit(&inner, kv).unwrap();
     });
     let put = store.put(Bytes::from_static(b"same"), HINT).unwrap();
     assert_eq!((put.known, put.chunk), (true, ChunkNo(0)));
@@ -558,9 +559,7 @@ fn a_commit_that_did_not_end_stops_the_next() {
 
 fn on_failing_shard() -> (Arc<FailingShard>, Store) {
     let shard = Arc::new(FailingShard::default());
-    let shards: Vec<(ShardId, Arc<dyn Shard>)> = vec![(SHARD, Arc::clone(&shard) as _)];
-    let kv = Arc::<MapKv>::default();
-    let store = Store::open(kv, shards, options(), NextIds::default(), Arc::default()).unwrap();
+    let store = open_on(&Arc::default(), Arc::clone(&shard) as _, NextIds::default());
     (shard, store)
 }
 

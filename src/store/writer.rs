@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 
 use super::container::{ContainerHeader, FooterBuilder, HEADER_BYTES};
 use super::pending::{Lane, StoredChunk};
-use super::recover::{footer_so_far, log_closed};
 use super::rows::{ContainerRow, ContainerState};
+use super::scan::footer_so_far;
 use crate::env::{Faults, Point};
 use crate::error::{Error, Result};
 use crate::shard::{Appender, Shard};
@@ -184,6 +184,11 @@ impl OpenContainer {
     }
 }
 
+/// What is readable of it stays readable; nothing more is appended.
+pub(super) fn log_closed(container: ContainerId, cause: &Error) {
+    log::error!("Open container closed container={container} cause={cause}");
+}
+
 /// Damage, as opposed to a disk that will answer later.
 fn is_lasting(error: &Error) -> bool {
     matches!(error, Error::Corrupt { .. } | Error::NotFound { .. }) || error.is_medium_error()
@@ -252,7 +257,8 @@ impl Writer {
 
     /// Writes a frame.
     pub(super) fn append(&mut self, site: &Site<'_>, frame: &ReadyFrame<'_>) -> Result<Placed> {
-        let mut container = match self.open(site.faults)? {
+        self.settle(site.faults)?;
+        let mut container = match self.current.take() {
             Some(container) => container,
             None => OpenContainer::create(site)?,
         };
@@ -273,15 +279,16 @@ impl Writer {
         Ok(Placed { container: id, offset: offset?, full })
     }
 
-    /// Takes the open container, if there is one and it has room.
-    fn open(&mut self, faults: &Faults) -> Result<Option<OpenContainer>> {
-        let Some(open) = &mut self.current else { return Ok(None) };
-        open.know_footer(faults)?;
-        let full = self.current.take_if(|open| open.is_full());
-        if let Some(full) = full {
+    /// Has the footer of the open container in memory, or sets aside one that turns out to be full
+    /// or damaged.
+    fn settle(&mut self, faults: &Faults) -> Result<()> {
+        if let Some(open) = &mut self.current {
+            open.know_footer(faults)?;
+        }
+        if let Some(full) = self.current.take_if(|open| open.is_full()) {
             self.set_aside(full);
         }
-        Ok(self.current.take())
+        Ok(())
     }
 
     /// A container that gets no more frames.
@@ -309,9 +316,8 @@ impl Writer {
     /// # Errors
     /// What the shard says when it is asked for the frames.
     pub(super) fn if_closed(&mut self, faults: &Faults) -> Result<Option<(ContainerId, u64)>> {
-        let Some(open) = &mut self.current else { return Ok(None) };
-        open.know_footer(faults)?;
-        Ok(Some((open.id, open.sealed_bytes())))
+        self.settle(faults)?;
+        Ok(self.current.as_ref().map(|open| (open.id, open.sealed_bytes())))
     }
 
     /// Lets go of the open container, unless something in it is not committed: then false.

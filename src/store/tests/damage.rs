@@ -6,13 +6,12 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::double::{FailingShard, MapKv, noise};
-use super::{Bench, CLASS, HINT, SHARD, options, with_sealed_container};
+use super::{Bench, CLASS, HINT, SHARD, commit, open_on, with_sealed_container};
 use crate::codec::CodecChoice;
-use crate::error::{Error, Result};
-use crate::kv::Kv;
+use crate::error::Error;
 use crate::shard::Shard;
-use crate::store::{ChunkRow, ContainerState, Health, NextIds, PutHint, Store, scan_frames};
-use crate::types::{ChunkNo, ContainerId, ShardId};
+use crate::store::{ChunkRow, ContainerState, Health, NextIds, PutHint, scan_frames};
+use crate::types::{ChunkNo, ContainerId};
 
 /// Three frames: one with `a` and `b`, one with `c`, one with `d`; none compressed.
 struct Damage {
@@ -189,34 +188,44 @@ fn an_open_container_that_cannot_be_continued_is_closed_and_stays_readable() {
 }
 
 #[test]
-fn a_bad_sector_closes_an_open_container_and_a_disk_in_trouble_does_not() {
-    for (errno, closes) in [(libc::EIO, true), (libc::ENOMEM, false)] {
+fn a_bad_sector_closes_an_open_container_and_a_disk_in_trouble_or_away_does_not() {
+    for (errno, gone, closes) in
+        [(libc::EIO, false, true), (libc::ENOMEM, false, false), (libc::EIO, true, false)]
+    {
         let (shard, kv) = (Arc::new(FailingShard::default()), Arc::<MapKv>::default());
-        let open = |next| {
-            let shards: Vec<(ShardId, Arc<dyn Shard>)> = vec![(SHARD, Arc::clone(&shard) as _)];
-            Store::open(Arc::clone(&kv) as _, shards, options(), next, Arc::default()).unwrap()
-        };
-        let commit = |store: &Store| -> Result<NextIds> {
-            let sealed = store.seal()?;
-            let next = sealed.next;
-            kv.write_parts(&[&sealed])?;
-            store.committed(sealed);
-            Ok(next)
-        };
+        let open = |next| open_on(&kv, Arc::clone(&shard) as _, next);
         let store = open(NextIds::default());
         let kept = store.put(Bytes::from_static(b"kept"), HINT).unwrap().chunk;
-        let next = commit(&store).unwrap();
+        let next = commit(&store, &kv).unwrap();
         drop(store);
-        shard.fail_reads(Some(errno));
+        shard.fail_reads(Some(errno), gone);
         let store = open(next);
         store.put(Bytes::from_static(b"new"), HINT).unwrap();
-        assert_eq!(commit(&store).is_ok(), closes);
+        let done = commit(&store, &kv);
+        assert_eq!(done.is_ok(), closes, "{done:?}");
+        assert_eq!(matches!(done, Err(Error::ShardMissing { .. })), gone, "{done:?}");
         let states: Vec<_> = store.containers().unwrap().iter().map(|(_, row)| row.state).collect();
         let closed = [ContainerState::Sealed, ContainerState::Open];
         assert_eq!(states, if closes { &closed[..] } else { &closed[1..] });
-        shard.fail_reads(None);
+        shard.fail_reads(None, false);
         assert_eq!(store.read(kept).unwrap(), b"kept"[..]);
     }
+}
+
+#[test]
+fn what_gc_would_close_leaves_out_an_open_container_that_damage_has_closed() {
+    let mut damage = bench();
+    let (id, row) = damage.t.store.containers().unwrap()[0];
+    damage.t = damage.t.power_cut();
+    let whole = damage.t.store.if_closed().unwrap();
+    assert_eq!(whole.keys().collect::<Vec<_>>(), [&id]);
+    assert!(whole[&id] > row.bytes, "with its footer");
+    damage.flip(damage.frames[1]);
+    damage.t = damage.t.power_cut();
+    assert!(damage.t.store.if_closed().unwrap().is_empty());
+    damage.t.commit();
+    let now = damage.t.store.containers().unwrap()[0].1;
+    assert_eq!((now.state, now.bytes), (ContainerState::Sealed, row.bytes));
 }
 
 #[test]

@@ -89,6 +89,7 @@ struct Faults {
     sync: bool,
     /// What a read gives.
     read_errno: Option<i32>,
+    gone: bool,
     delay: Duration,
 }
 
@@ -112,8 +113,10 @@ impl FailingShard {
         self.faults.lock().sync = true;
     }
 
-    pub(super) fn fail_reads(&self, errno: Option<i32>) {
-        self.faults.lock().read_errno = errno;
+    /// Reads give `errno`, and the shard may be gone as a whole.
+    pub(super) fn fail_reads(&self, errno: Option<i32>, gone: bool) {
+        let mut faults = self.faults.lock();
+        (faults.read_errno, faults.gone) = (errno, gone);
     }
 
     pub(super) fn slow_down(&self, delay: Duration) {
@@ -150,6 +153,10 @@ impl Shard for FailingShard {
     }
     fn space(&self) -> Result<Space> {
         self.inner.space()
+    }
+    fn probe(&self) -> Result<()> {
+        let gone = self.faults.lock().gone;
+        if gone { Err(Error::ShardMissing { what: "failing".to_owned() }) } else { Ok(()) }
     }
     fn place(&self) -> String {
         "failing".to_owned()
