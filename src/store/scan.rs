@@ -80,7 +80,9 @@ impl<'a> FrameScan<'a> {
         let left = self.end.saturating_sub(self.at);
         if (self.ahead().len() as u64) < WINDOW_BYTES.min(left) {
             let short = self.last_frame_bytes <= SHORT_FRAME_BYTES;
-            self.held = self.read(if short { WIDE_WINDOW_BYTES } else { WINDOW_BYTES })?;
+            // A sector in a payload ahead that cannot be read is no reason to end here.
+            let wide = short.then(|| self.read(WIDE_WINDOW_BYTES).ok()).flatten();
+            self.held = wide.map_or_else(|| self.read(WINDOW_BYTES), Ok)?;
             self.held_at = self.at;
         }
         Ok(())

@@ -213,6 +213,24 @@ fn a_bad_sector_closes_an_open_container_and_a_disk_in_trouble_or_away_does_not(
 }
 
 #[test]
+fn a_bad_sector_in_a_payload_does_not_end_the_walk_over_short_frames() {
+    let (shard, kv) = (Arc::new(FailingShard::default()), Arc::<MapKv>::default());
+    let store = open_on(&kv, Arc::clone(&shard) as _, NextIds::default());
+    for n in 0..12 {
+        store.put(noise(n, 10_000).into(), HINT).unwrap();
+        commit(&store, &kv).unwrap();
+    }
+    let (id, row) = store.containers().unwrap()[0];
+    let walk = || -> Vec<u32> {
+        scan_frames(&*shard, id, row.bytes).map(|frame| frame.unwrap().offset).collect()
+    };
+    let all = walk();
+    assert_eq!(all.len(), 12);
+    shard.spoil_sector(u64::from(all[6]) + 8_000);
+    assert_eq!(walk(), all);
+}
+
+#[test]
 fn what_gc_would_close_leaves_out_an_open_container_that_damage_has_closed() {
     let mut damage = bench();
     let (id, row) = damage.t.store.containers().unwrap()[0];

@@ -90,6 +90,8 @@ struct Faults {
     /// What a read gives.
     read_errno: Option<i32>,
     gone: bool,
+    /// Reads that touch this byte of a container fail.
+    bad_sector: Option<u64>,
     delay: Duration,
 }
 
@@ -119,6 +121,10 @@ impl FailingShard {
         (faults.read_errno, faults.gone) = (errno, gone);
     }
 
+    pub(super) fn spoil_sector(&self, at: u64) {
+        self.faults.lock().bad_sector = Some(at);
+    }
+
     pub(super) fn slow_down(&self, delay: Duration) {
         self.faults.lock().delay = delay;
     }
@@ -136,7 +142,10 @@ impl Shard for FailingShard {
         Ok(self.wrap(self.inner.reopen(id, len)?))
     }
     fn read_at(&self, id: ContainerId, offset: u64, buf: &mut [u8]) -> Result<()> {
-        if let Some(errno) = self.faults.lock().read_errno {
+        let faults = *self.faults.lock();
+        let reads = offset..offset + buf.len() as u64;
+        let bad = faults.bad_sector.filter(|at| reads.contains(at)).map(|_| libc::EIO);
+        if let Some(errno) = faults.read_errno.or(bad) {
             let error = io::Error::from_raw_os_error(errno);
             return Err(Error::io("read", Path::new("failing"), error));
         }
